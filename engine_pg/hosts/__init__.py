@@ -1,0 +1,1 @@
+"""What a host can be asked, and the drivers that ask it."""

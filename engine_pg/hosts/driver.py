@@ -1,0 +1,173 @@
+"""`HostDriver`: what every host, whatever its protocol, can be asked.
+
+Accepted is not done: `create_vm` and `shutdown_vm` return when the host has taken the call; the end
+is seen in `list_vms` or an event. Events are hints and may be lost; after (re)connecting the first
+one is `Resync`, and the caller lists again. A call whose answer is lost raises `OutcomeUnknown`, and
+is settled by reading the host, never by a blind repetition.
+
+Does not promise: a host with `Traits.fencing == "none"` runs a late call of a stale holder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+from uuid import UUID
+
+VmState = Literal[
+    "wait_for_launch", "powering_up", "up", "paused", "powering_down", "reboot_in_progress",
+    "migrating", "saving_state", "restoring_state", "down", "not_responding", "unknown",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """One grant that a host call rests on: key text (`vm/<id>`), mode, fencing token."""
+
+    key: str
+    mode: Literal["exclusive", "shared"]
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpCtx:
+    """What travels with each call: identity, right, patience (seconds) and correlation id."""
+
+    op_id: UUID
+    held: tuple[HeldKey, ...] = ()
+    timeout_s: float = 10.0
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a host enforces and can do; `fencing="all"` means it checks tokens on every verb."""
+
+    fencing: Literal["none", "all"] = "none"
+    migration: bool = False
+    tombstones: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """Who answered: hardware uuid and the id of its current boot."""
+
+    host_uuid: UUID
+    boot_id: str
+    traits: Traits
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the machine is: processors, memory (bytes), software versions."""
+
+    identity: HostIdentity
+    cpu_cores: int
+    cpu_threads: int
+    cpu_sockets: int
+    cpu_model: str
+    memory_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostStats:
+    """What the machine does now: load in percent, memory in bytes, number of VMs."""
+
+    cpu_percent: float
+    memory_free_bytes: int
+    vm_active: int
+    vm_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class VmReport:
+    """One VM as its host tells it; `exit_reason` is set when it is down (VDSM's numbers)."""
+
+    vm_id: UUID
+    state: VmState
+    status_time: int
+    exit_code: int | None = None
+    exit_reason: int | None = None
+    exit_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """Events before this one may be lost: list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmChanged:
+    """A VM changed on the host."""
+
+    report: VmReport
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection ended; no further event follows."""
+
+    reason: str = field(default="")
+
+
+HostEvent = Resync | VmChanged | Disconnected
+
+
+class HostDriver(Protocol):
+    """One connection to one host.
+
+    Errors of every call: `NotFound` (no such VM), `Conflict` (VM exists, wrong state), `HostBusy`
+    (queue full, recovering), `StaleToken` (the host knows a higher token), `HostUnreachable` (not
+    connected: nothing was sent), `OutcomeUnknown` (sent, no answer within `timeout_s` or the
+    connection ended), `EngineError` for the rest.
+    """
+
+    @property
+    def traits(self) -> Traits:
+        """What the host enforces; known after `connect`."""
+        ...
+
+    async def connect(self, ctx: OpCtx) -> HostIdentity:
+        """Open the connection and learn who answers."""
+        ...
+
+    async def ping(self, ctx: OpCtx) -> None:
+        """Ask for a sign of life."""
+        ...
+
+    async def capabilities(self, ctx: OpCtx) -> Capabilities:
+        """Read what the machine is."""
+        ...
+
+    async def stats(self, ctx: OpCtx) -> HostStats:
+        """Read what the machine does now."""
+        ...
+
+    async def list_vms(self, ctx: OpCtx) -> list[VmReport]:
+        """List every VM the host knows, stopped ones that nobody has forgotten yet included.
+
+        Carries the caller's tokens too, and so raises the gate before the caller acts.
+        """
+        ...
+
+    async def create_vm(self, ctx: OpCtx, vm_id: UUID, xml: str) -> VmReport:
+        """Start a VM from its libvirt domain XML."""
+        ...
+
+    async def destroy_vm(self, ctx: OpCtx, vm_id: UUID) -> None:
+        """Stop a VM at once and forget it."""
+        ...
+
+    async def shutdown_vm(self, ctx: OpCtx, vm_id: UUID, delay_s: int = 0) -> None:
+        """Ask the guest to shut down."""
+        ...
+
+    def events(self) -> AsyncIterator[HostEvent]:
+        """Iterate over events from now on, `Resync` first; ends after `Disconnected`."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection; pending calls raise `OutcomeUnknown`."""
+        ...

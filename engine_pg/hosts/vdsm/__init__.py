@@ -1,0 +1,1 @@
+"""The driver for VDSM: JSON-RPC over STOMP on one TCP connection."""
