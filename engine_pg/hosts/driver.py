@@ -1,19 +1,21 @@
 """`HostDriver`: what every host, whatever its protocol, can be asked.
 
-Accepted is not done: `create_vm` and `shutdown_vm` return when the host has taken the call; the end
-is seen in `list_vms` or an event. Events are hints and may be lost; after (re)connecting the first
-one is `Resync`, and the caller lists again. A call whose answer is lost raises `OutcomeUnknown`, and
-is settled by reading the host, never by a blind repetition.
+Accepted is not done: `create_vm` and `shutdown_vm` return when the host has taken the call; the
+end is seen in `list_vms` or an event. Events are hints and may be lost; after (re)connecting the
+first one is `Resync`, and the caller lists again. A change whose answer is lost raises
+`OutcomeUnknown`, and is settled by reading the host, never by a blind repetition.
 
 Does not promise: a host with `Traits.fencing == "none"` runs a late call of a stale holder.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
-from uuid import UUID
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
 
 VmState = Literal[
     "wait_for_launch", "powering_up", "up", "paused", "powering_down", "reboot_in_progress",
@@ -109,7 +111,7 @@ class VmChanged:
 class Disconnected:
     """The connection ended; no further event follows."""
 
-    reason: str = field(default="")
+    reason: str = ""
 
 
 HostEvent = Resync | VmChanged | Disconnected
@@ -120,8 +122,10 @@ class HostDriver(Protocol):
 
     Errors of every call: `NotFound` (no such VM), `Conflict` (VM exists, wrong state), `HostBusy`
     (queue full, recovering), `StaleToken` (the host knows a higher token), `HostUnreachable` (not
-    connected: nothing was sent), `OutcomeUnknown` (sent, no answer within `timeout_s` or the
-    connection ended), `EngineError` for the rest.
+    connected, nothing was sent; or a read without an answer), `OutcomeUnknown` (a change was sent,
+    and no answer came within `timeout_s`, or none that can be understood, or the connection
+    ended), `TooLarge` (the request is over the host's limit, nothing was sent), `EngineError` for
+    the rest. A cancelled call leaves the connection usable; what it asked for may still happen.
     """
 
     @property
@@ -169,5 +173,5 @@ class HostDriver(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close the connection; pending calls raise `OutcomeUnknown`."""
+        """Close the connection; pending changes raise `OutcomeUnknown`, reads `HostUnreachable`."""
         ...
