@@ -1,7 +1,7 @@
 """A transaction: plain SQL or SQLAlchemy Core in, dictionaries out, never cut short.
 
-Every statement runs shielded: a cancelled coroutine first lets the server answer. psycopg would send
-a cancel instead, and a cancelled commit is reported as done while no standby has it.
+Every statement runs shielded: a cancelled coroutine first lets the server answer. psycopg would
+send a cancel instead, and a cancelled commit is reported as done while no standby has it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compiled(query: Query, params: Params | None) -> tuple[LiteralString, Record
     statement = cast("CompilerElement", query).compile(
         dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
     )
-    own = {key: _plain(value) for key, value in statement.params.items()}
+    own = {key: _plain(value) for key, value in (statement.params or {}).items()}
     return cast("LiteralString", statement.string), own | given
 
 
@@ -68,10 +68,6 @@ class Tx:
         for each in params:
             await self._execute(query, each)
 
-    async def _execute(
-        self, query: Query, params: Params | None
-    ) -> psycopg.AsyncCursor[DictRow]:
+    async def _execute(self, query: Query, params: Params | None) -> psycopg.AsyncCursor[DictRow]:
         text, values = compiled(query, params)
-        return await bounded(
-            self.connection, self.connection.execute(text, values), self._bound_s
-        )
+        return await bounded(self.connection, self.connection.execute(text, values), self._bound_s)

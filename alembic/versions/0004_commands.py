@@ -1,0 +1,124 @@
+"""Commands and their steps, and what ending a member means for them."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+TABLES = """
+create table command (
+  command_id uuid primary key,
+  name text not null,
+  description text not null,
+  subject_kind text not null,
+  subject_id uuid not null,
+  params jsonb not null default '{}',
+  user_name text not null default '',
+  correlation_id text not null default '',
+  state text not null default 'queued'
+    check (state in ('queued', 'running', 'succeeded', 'failed', 'unknown')),
+  member_id uuid references member,
+  attempt integer not null default 0,
+  error_kind text,
+  error text,
+  submitted_at timestamptz not null default clock_timestamp(),
+  started_at timestamptz,
+  accepted_at timestamptz,
+  ended_at timestamptz,
+  constraint command_end_check check ((ended_at is not null) = (state in ('succeeded', 'failed', 'unknown')))
+);
+create index command_open_idx on command (submitted_at) where ended_at is null;
+create index command_member_idx on command (member_id) where member_id is not null;
+create index command_submitted_idx on command (submitted_at);
+create index command_correlation_id_idx on command (correlation_id) where correlation_id <> '';
+comment on column command.member_id is 'Who runs it; null: nobody yet, or an adopter is awaited.';
+comment on column command.attempt is 'Rises with each claim: a superseded runner is known by its lower one.';
+
+create table command_step (
+  command_id uuid not null references command on delete cascade,
+  number integer not null,
+  name text not null,
+  title text not null,
+  kind text not null check (kind in ('validating', 'executing', 'finalizing')),
+  state text not null check (state in ('started', 'finished', 'failed', 'compensated')),
+  attempt integer not null,
+  token bigint,
+  intent jsonb,
+  outcome jsonb,
+  error text,
+  started_at timestamptz not null default clock_timestamp(),
+  ended_at timestamptz,
+  primary key (command_id, number)
+);
+"""
+
+FUNCTIONS = """
+create or replace function cluster_command_claim(p_command uuid, p_member uuid) returns jsonb
+language plpgsql as $$
+declare
+  v_attempt integer;
+begin
+  update command set member_id = p_member, attempt = attempt + 1, state = 'running',
+         started_at = coalesce(started_at, clock_timestamp())
+   where command_id = p_command and member_id is null and ended_at is null
+  returning attempt into v_attempt;
+  if not found then
+    return null;
+  end if;
+  return jsonb_build_object('attempt', v_attempt);
+end $$;
+
+create or replace function cluster_command_owned(p_command uuid, p_member uuid, p_attempt integer)
+returns boolean language sql volatile as $$
+  select exists (select from command where command_id = p_command and member_id = p_member
+                    and attempt = p_attempt and ended_at is null)
+$$;
+
+create or replace function cluster_member_ended(p_member uuid) returns void language plpgsql as $$
+-- Its open commands await an adopter, under the grants that stand; its queue jobs go back.
+begin
+  delete from lock_grant g using command c
+   where g.member_id = p_member and c.command_id = g.command_id and c.ended_at is not null;
+  update command set member_id = null where member_id = p_member and ended_at is null;
+  perform procrastinate_retry_job_v2(j.id, null, null, null, null)
+     from procrastinate_jobs j join member m on m.worker_id = j.worker_id
+    where m.member_id = p_member and j.status = 'doing';
+end $$;
+
+create trigger command_change after insert or update or delete on command
+  for each row execute function change_append('command_id');
+create trigger leader_change after insert or update or delete on leader
+  for each row execute function change_append('name');
+create trigger member_change after insert or delete on member
+  for each row execute function change_append('member_id');
+create trigger member_state_change after update on member for each row
+  when (old.state is distinct from new.state or old.draining is distinct from new.draining
+        or old.session_number is distinct from new.session_number)
+  execute function change_append('member_id');
+"""
+
+DOWN = """
+drop trigger member_state_change on member;
+drop trigger member_change on member;
+drop trigger leader_change on leader;
+drop table command_step, command;
+create or replace function cluster_member_ended(p_member uuid) returns void language plpgsql as $$
+begin
+end $$;
+create or replace function cluster_command_claim(p_command uuid, p_member uuid) returns jsonb
+language plpgsql as $$
+begin
+  return '{}';
+end $$;
+create or replace function cluster_command_owned(p_command uuid, p_member uuid, p_attempt integer) returns boolean
+language sql volatile as $$ select true $$;
+"""
+
+
+def upgrade() -> None:
+    op.execute(TABLES)
+    op.execute(FUNCTIONS)
+
+
+def downgrade() -> None:
+    op.execute(DOWN)

@@ -1,0 +1,171 @@
+"""The connection pool and the two kinds of plain transaction; it follows the writable server.
+
+Does not promise: that a write through `write` is fenced. What is under a lock is written through
+`engine_pg.cluster.fence`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Final, LiteralString, Self
+
+import psycopg
+import psycopg_pool
+from psycopg.rows import DictRow, dict_row
+
+from engine_pg.clock import boottime
+from engine_pg.db.faults import translated
+from engine_pg.db.tx import Connection, Params, Tx
+from engine_pg.db.wire import KEEPALIVE, bounded, sever
+from engine_pg.errors import DatabaseAway, EngineError, OutcomeUnknown
+
+log = logging.getLogger(__name__)
+
+Opening = tuple[LiteralString, Params]
+
+READ: Final = "begin isolation level repeatable read read only"
+WRITE: Final = "begin isolation level read committed read write"
+_ATTEMPT_S: Final = 0.25
+CONFIGURE: Final = """
+select set_config('idle_in_transaction_session_timeout', %(idle)s, false),
+       set_config('lock_timeout', '5s', false),
+       set_config('statement_timeout', '0', false)
+"""
+
+
+class Database:
+    """A pool on the PostgreSQL at `url`; transactions wait up to `away_s` for it to answer."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "engine_pg",
+        pool_min: int = 1,
+        pool_max: int = 10,
+        bound_s: float = 15.0,
+        away_s: float = 3.0,
+        idle_in_transaction_s: float = 4.0,
+    ) -> None:
+        self.url = url
+        self._bound_s = bound_s
+        self._away_s = away_s
+        self._idle_ms = str(int(idle_in_transaction_s * 1000))
+        self._pool: psycopg_pool.AsyncConnectionPool[psycopg.AsyncConnection[DictRow]] = (
+            psycopg_pool.AsyncConnectionPool(
+                url,
+                kwargs={"autocommit": True, "row_factory": dict_row, "application_name": name}
+                | KEEPALIVE,
+                configure=self._configure,
+                min_size=pool_min,
+                max_size=pool_max,
+                timeout=_ATTEMPT_S,
+                reconnect_timeout=0.01,  # one try each: whoever needs a connection tries again
+                open=False,
+            )
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[Tx]:
+        """Open a read-only transaction that sees one snapshot."""
+        connection = await self._begin(READ, None)
+        try:
+            yield Tx(connection, bound_s=self._bound_s)
+        finally:
+            await self._give_up(connection)
+
+    @asynccontextmanager
+    async def write(self, opening: Opening | None = None) -> AsyncGenerator[Tx]:
+        """Open a transaction that commits at the end of the block.
+
+        `opening` is its first statement. A lost connection raises `DatabaseAway` when nothing can
+        have happened and `OutcomeUnknown` when the commit was under way.
+        """
+        connection = await self._begin(WRITE, opening)
+        try:
+            yield Tx(connection, bound_s=self._bound_s)
+        except BaseException:
+            await self._give_up(connection)
+            raise
+        try:
+            await self._commit(connection)
+        finally:
+            await self._pool.putconn(connection)
+
+    async def statement(self, query: LiteralString, params: Params | None = None) -> None:
+        """Run one statement in a transaction of its own, with nobody interested in rows."""
+        async with self.write() as tx:
+            await tx.run(query, params)
+
+    async def _begin(self, begin: LiteralString, opening: Opening | None) -> Connection:
+        deadline = boottime() + self._away_s
+        while True:
+            try:
+                connection = await self._pool.getconn(timeout=_ATTEMPT_S)
+            except (psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests) as error:
+                if boottime() > deadline:
+                    raise DatabaseAway("no writable PostgreSQL answers") from error
+                continue
+            try:
+                await bounded(connection, connection.execute(begin), self._bound_s)
+                if opening is not None:
+                    await bounded(connection, connection.execute(*opening), self._bound_s)
+            except BaseException as error:
+                lost = connection.broken or connection.closed
+                await self._give_up(connection)
+                if not (isinstance(error, DatabaseAway) and lost and boottime() < deadline):
+                    raise
+            else:
+                return connection
+
+    async def _commit(self, connection: Connection) -> None:
+        warned: list[str] = []
+
+        def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+            if diagnostic.severity_nonlocalized == "WARNING":
+                warned.append(diagnostic.message_primary or "warning")
+
+        connection.add_notice_handler(notice)
+        try:
+            cursor = await bounded(connection, connection.execute("commit"), self._bound_s)
+        except DatabaseAway as error:
+            raise OutcomeUnknown(f"the commit's answer was lost: {error}") from error
+        finally:
+            connection.remove_notice_handler(notice)
+        if warned:  # a commit whose wait for a standby was cut short says so in a warning only
+            raise OutcomeUnknown(f"the commit warned: {warned[0]}")
+        if cursor.statusmessage != "COMMIT":
+            raise EngineError("the transaction had failed and was rolled back")
+
+    async def _give_up(self, connection: Connection) -> None:
+        """Roll back and give the connection back; a broken one is replaced by the pool."""
+        try:
+            if not connection.closed:
+                await bounded(connection, connection.execute("rollback"), self._bound_s)
+        except EngineError:
+            sever(connection)
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute(CONFIGURE, {"idle": self._idle_ms})
+
+
+async def connect(url: str, *, name: str) -> Connection:
+    """Open a connection outside of any pool."""
+    parameters: dict[str, Any] = {"application_name": name} | KEEPALIVE
+    try:
+        return await psycopg.AsyncConnection[DictRow].connect(
+            url, autocommit=True, row_factory=dict_row, **parameters
+        )
+    except psycopg.Error as error:
+        raise translated(error) from error
