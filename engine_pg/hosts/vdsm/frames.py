@@ -42,7 +42,7 @@ def encode(frame: Frame) -> bytes:
     ]
     if frame.body:
         lines.append(f"content-length:{len(frame.body)}")
-    return "\n".join([*lines, "", ""]).encode() + frame.body + b"\0"
+    return "\n".join([*lines, "", ""]).encode(errors="replace") + frame.body + b"\0"
 
 
 class Parser:
