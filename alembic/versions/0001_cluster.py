@@ -151,11 +151,18 @@ begin
   return v_member.epoch_id;
 end $$;
 
+create function cluster_commands_kept(p_member uuid, p_commands uuid[]) returns void
+language plpgsql as $$
+-- Vacate the member's commands that are not in the list; replaced by the owner of commands.
+begin
+end $$;
+
 create function member_resume(
-  p_member uuid, p_session integer, p_held jsonb
+  p_member uuid, p_session integer, p_held jsonb, p_commands uuid[], p_leaderships jsonb
 ) returns jsonb language plpgsql as $$
 -- Become lock session number p_session: end the predecessor's backend, take its advisory locks again
--- under the old tokens, and delete the grants that the member gave back (p_held lists what it holds).
+-- under the old tokens, and reconcile: what the member gave back, or was given without hearing of
+-- it, is vacated (p_held, p_commands and p_leaderships list what it knows that it has).
 -- Each try comes with a higher number: one that thaws late, with an old list, does nothing.
 declare
   v_member member;
@@ -175,6 +182,12 @@ begin
   perform pg_terminate_backend(a.pid, 1000) from pg_stat_activity a
     where a.pid = v_member.backend_pid and a.backend_start = v_member.backend_started_at
       and a.pid <> pg_backend_pid();
+  perform cluster_commands_kept(p_member, p_commands);
+  update lock_grant set member_id = null, advisory_held = false
+   where member_id = p_member and command_id is not null and command_id <> all (p_commands);
+  update leader l set member_id = null where l.member_id = p_member
+     and not exists (select from jsonb_to_recordset(p_leaderships) as h(name text, term bigint)
+                      where h.name = l.name and h.term = l.term);
   delete from lock_grant g where g.member_id = p_member
      and not exists (select from jsonb_to_recordset(p_held) as h(kind text, id text, token bigint)
                       where h.kind = g.kind and h.id = g.id and h.token = g.token);
@@ -219,6 +232,7 @@ begin
     if clock_timestamp() > v_started + interval '0.2 s' then
       perform pg_terminate_backend(l.pid) from pg_locks l
         where l.locktype = 'advisory' and l.classid = 7001 and l.objsubid = 2 and l.granted
+          and l.mode = 'ShareLock'  -- not another ender
           and l.objid = (p_gate::bigint & 4294967295)::oid and l.pid <> pg_backend_pid()
           and l.database = (select oid from pg_database where datname = current_database());
     end if;
@@ -378,6 +392,20 @@ begin
   return '{}';
 end $$;
 
+create function cluster_command_vacate(p_command uuid, p_member uuid) returns void
+language plpgsql as $$
+-- Give a command up, unfinished. Replaced by its owner.
+begin
+end $$;
+
+create function lock_unclaim(p_member uuid, p_op jsonb) returns jsonb language plpgsql as $$
+begin
+  perform cluster_command_vacate((p_op->>'command_id')::uuid, p_member);
+  update lock_grant set member_id = null, advisory_held = false
+   where member_id = p_member and command_id = (p_op->>'command_id')::uuid;
+  return '{"ok": true}';
+end $$;
+
 create function lock_claim(p_member uuid, p_epoch bigint, p_op jsonb) returns jsonb
 language plpgsql as $$
 -- Adopt a command together with its grants, under new tokens: the keys were never free in between.
@@ -448,6 +476,7 @@ begin
       when 'acquire' then lock_acquire(p_member, v_epoch, v_op)
       when 'release' then lock_release(p_member, v_op)
       when 'claim' then lock_claim(p_member, v_epoch, v_op)
+      when 'unclaim' then lock_unclaim(p_member, v_op)
       when 'win' then leader_win(p_member, v_op)
       when 'resign' then leader_resign(p_member, v_op)
       when 'follow' then jsonb_build_object('left', lock_follow(p_member))
@@ -510,7 +539,7 @@ end $$;
 
 DOWN = """
 drop function fence_enter, cluster_command_owned, cluster_batch, leader_resign, leader_win,
-  lock_claim, cluster_command_claim, lock_follow, lock_release, lock_acquire, lock_advisory_undo,
+  lock_claim, lock_unclaim, cluster_command_vacate, cluster_commands_kept, cluster_command_claim, lock_follow, lock_release, lock_acquire, lock_advisory_undo,
   lock_conflicts, member_end, cluster_member_ended, member_resume, member_session_check,
   member_join, cluster_epoch_current;
 drop table leader, lock_grant, member, cluster_epoch_marker, cluster_epoch;

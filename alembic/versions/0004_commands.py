@@ -68,6 +68,22 @@ begin
   return jsonb_build_object('attempt', v_attempt);
 end $$;
 
+create or replace function cluster_command_vacate(p_command uuid, p_member uuid) returns void
+language sql volatile as $$
+  update command set member_id = null
+   where command_id = p_command and member_id = p_member and ended_at is null
+$$;
+
+create or replace function cluster_commands_kept(p_member uuid, p_commands uuid[]) returns void
+language plpgsql as $$
+begin
+  delete from lock_grant g using command c
+   where g.member_id = p_member and c.command_id = g.command_id and c.ended_at is not null
+     and g.command_id <> all (p_commands);
+  update command set member_id = null
+   where member_id = p_member and ended_at is null and command_id <> all (p_commands);
+end $$;
+
 create or replace function cluster_command_owned(p_command uuid, p_member uuid, p_attempt integer)
 returns boolean language sql volatile as $$
   select exists (select from command where command_id = p_command and member_id = p_member
@@ -103,6 +119,14 @@ drop trigger member_change on member;
 drop trigger leader_change on leader;
 drop table command_step, command;
 create or replace function cluster_member_ended(p_member uuid) returns void language plpgsql as $$
+begin
+end $$;
+create or replace function cluster_command_vacate(p_command uuid, p_member uuid) returns void
+language plpgsql as $$
+begin
+end $$;
+create or replace function cluster_commands_kept(p_member uuid, p_commands uuid[]) returns void
+language plpgsql as $$
 begin
 end $$;
 create or replace function cluster_command_claim(p_command uuid, p_member uuid) returns jsonb

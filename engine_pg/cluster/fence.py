@@ -1,0 +1,125 @@
+"""Fenced transactions: a write under a lock, a leadership or a command commits only while it holds.
+
+To check a token and then write is not fencing. The transaction's first statement takes the holder's
+gates, shared, and then looks, in statements begun after; whoever ends the member or takes a
+leadership over takes the gate exclusively first. A `FencedTx` comes from nowhere else, so that an
+inventory write without a fence does not type-check.
+
+Does not promise: anything about effects outside of PostgreSQL. Those carry the token themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from engine_pg.cluster.locks import Grant
+from engine_pg.cluster.members import gate_of
+from engine_pg.cluster.session import LockSession
+from engine_pg.db.database import Database
+from engine_pg.db.tx import Connection, Query, Record, Tx
+from engine_pg.errors import EngineError, MemberEnded, OutcomeUnknown
+from engine_pg.ids import hash32
+
+ENTER: Final[LiteralString] = """
+select fence_enter(%(member)s, %(gate)s, %(grants)s, %(leader)s::text, %(term)s::bigint,
+                   %(leader_gate)s::integer, %(command)s::uuid, %(attempt)s::integer)
+"""
+DRAIN: Final[LiteralString] = "select pg_advisory_xact_lock(7001, %(gate)s)"
+
+
+def leader_gate_of(name: str) -> int:
+    """Return the 32-bit advisory key of a leadership's gate."""
+    return hash32(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a fenced transaction rests on; every part must hold when it begins, until it ends."""
+
+    grants: tuple[Grant, ...] = ()
+    leadership: tuple[str, int] | None = None  # name, term
+    command: tuple[UUID, int] | None = None  # command, attempt
+
+
+class FencedTx(Tx):
+    """A transaction that holds its holder's gates; only `Fencing.tx` makes one."""
+
+    def __init__(self, connection: Connection, *, bound_s: float) -> None:
+        super().__init__(connection, bound_s=bound_s)
+        self._last: list[tuple[Query, Record]] = []
+
+    def at_end(self, query: Query, params: Record) -> None:
+        """Run a statement after all others, before the commit: for what serializes commits."""
+        self._last.append((query, params))
+
+    async def finish(self) -> None:
+        """Run what was kept for the end."""
+        for query, params in self._last:
+            await self.run(query, params)
+
+
+class Fencing:
+    """Makes the fenced transactions of one member."""
+
+    def __init__(self, db: Database, session: LockSession) -> None:
+        self._db = db
+        self._session = session
+
+    @asynccontextmanager
+    async def tx(self, fence: Fence) -> AsyncGenerator[FencedTx]:
+        """Open a fenced transaction; commits at the end of the block.
+
+        Raises `LeaseLost`, `MemberEnded`, `StaleToken` or `StaleTerm` before a write,
+        and `OutcomeUnknown` when the commit's answer was lost: it is then certain at least that the
+        transaction is over, so that looking settles it.
+        """
+        self._session.check()
+        try:
+            async with self._db.write((ENTER, self._params(fence))) as tx:
+                fenced = FencedTx(tx.connection, bound_s=self._session.ttl_s)
+                yield fenced
+                await fenced.finish()
+                self._session.check()
+        except OutcomeUnknown:
+            await self._drain()
+            raise
+
+    def _params(self, fence: Fence) -> dict[str, Any]:
+        name, term = fence.leadership or (None, None)
+        command, attempt = fence.command or (None, None)
+        return {
+            "member": self._session.identity.member_id,
+            "gate": gate_of(self._session.identity.member_id),
+            "grants": Jsonb(_records(fence.grants)),
+            "leader": name,
+            "term": term,
+            "leader_gate": None if name is None else leader_gate_of(name),
+            "command": command,
+            "attempt": attempt,
+        }
+
+    async def _drain(self) -> None:
+        """Wait until no backend holds our gate: a commit in doubt is then decided, either way."""
+        params = {"gate": gate_of(self._session.identity.member_id)}
+        while True:
+            if self._session.ended is not None:
+                raise self._session.ended
+            try:
+                await self._db.statement(DRAIN, params)
+            except MemberEnded:
+                raise
+            except EngineError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
+def _records(grants: Sequence[Grant]) -> list[Record]:
+    return [grant.record for grant in grants]

@@ -1,0 +1,152 @@
+"""One member's life: join, renew, watch the others, leave, and all that lives by its lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from engine_pg.clock import Clock, boottime
+from engine_pg.cluster.claims import Claims
+from engine_pg.cluster.fence import Fencing
+from engine_pg.cluster.leaders import Leaders, Singleton
+from engine_pg.cluster.locks import Locks
+from engine_pg.cluster.members import Watch, end_member
+from engine_pg.cluster.session import Holdings, Identity, LockSession, Owners
+from engine_pg.db.database import Database
+from engine_pg.db.listener import QUEUE, Doorbells
+from engine_pg.db.tx import Record
+from engine_pg.errors import EngineError, MemberEnded
+
+log = logging.getLogger(__name__)
+
+MEMBERS: Final = "members"
+DECLARE: Final = "insert into leader (name) select unnest(%(names)s::text[]) on conflict do nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a member is believed without a renewal, and how early it stops believing itself."""
+
+    ttl_s: float = 5.0
+    margin_s: float = 0.5
+    heartbeat_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin_s < self.ttl_s / 2:
+            raise ValueError("the margin must be above 0 and below half the ttl")
+        if not 0 < self.heartbeat_s <= self.ttl_s / 4:
+            raise ValueError("the heartbeat must be above 0 and at most a quarter of the ttl")
+
+
+class Membership:
+    """One life of a node in the cluster."""
+
+    def __init__(
+        self,
+        db: Database,
+        identity: Identity,
+        *,
+        bells: Doorbells,
+        lease: Lease = Lease(),
+        singletons: Mapping[str, Singleton] | None = None,
+        clock: Clock = boottime,
+    ) -> None:
+        self.identity = identity
+        self.session = LockSession(
+            db.url,
+            identity,
+            ttl_s=lease.ttl_s,
+            margin_s=lease.margin_s,
+            heartbeat_s=lease.heartbeat_s,
+            owners=Owners(self._holdings, self._resumed, self._observed, self._renewed),
+            clock=clock,
+        )
+        self.locks = Locks(self.session, clock=clock)
+        self.claims = Claims(self.session, self.locks)
+        self.fencing = Fencing(db, self.session)
+        self.leaders = Leaders(self.session, singletons or {}, clock=clock)
+        self._db = db
+        self._bells = bells
+        self._lease = lease
+        self._watch = Watch(identity.member_id, ttl_s=lease.ttl_s, clock=clock)
+
+    async def join(self) -> None:
+        """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
+        await self.session.join()
+        if self.leaders.names:
+            await self._db.statement(DECLARE, {"names": sorted(self.leaders.names)})
+        self._bells.ring(MEMBERS)
+        log.info("joined as member %s", self.identity.member_id)
+
+    async def run(self) -> None:
+        """Live until the member ends; raises `MemberEnded` (in an exception group)."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.session.run(), name="lock session")
+            group.create_task(self._look_when_rung(), name="look when rung")
+            group.create_task(self._undertake(), name="undertaker")
+            group.create_task(self.leaders.run(), name="leaders")
+
+    async def leave(self, reason: str = "stopped") -> None:
+        """End this member at once, so that nobody has to wait for its lease to run out."""
+        await self.leaders.stop()
+        me = self.identity.member_id
+        try:
+            await end_member(self._db, me, renewal=None, by=me, reason=reason)
+        except EngineError as error:  # the others will see the lease run out
+            log.warning("could not leave: %s", error)
+        else:
+            self._ring_all()
+
+    def _ring_all(self) -> None:
+        self._bells.ring(MEMBERS, QUEUE)
+
+    async def _look_when_rung(self) -> None:
+        bell = self._bells.bell(MEMBERS)
+        while True:
+            if await bell.wait(self._lease.ttl_s):
+                self.session.observe_soon()
+
+    async def _undertake(self) -> None:
+        """End members whose counter stood still for a full ttl; wakes when one could be due."""
+        while True:
+            await asyncio.sleep(min(max(self._watch.next_due_s(), 0.005), self._lease.heartbeat_s))
+            for overdue in self._watch.overdue():
+                await self._end(overdue.member_id, overdue.renewal)
+
+    async def _end(self, member_id: UUID, renewal: int) -> None:
+        try:
+            ended = await end_member(
+                self._db,
+                member_id,
+                renewal=renewal,
+                by=self.identity.member_id,
+                reason=f"no renewal for {self._lease.ttl_s:g} s",
+            )
+        except MemberEnded:
+            raise
+        except EngineError as error:
+            log.warning("could not end member %s: %s", member_id, error)
+            return
+        if ended:
+            log.warning("ended member %s: no renewal for %g s", member_id, self._lease.ttl_s)
+            self._ring_all()
+        self.session.observe_soon()
+
+    def _holdings(self) -> Holdings:
+        return Holdings(
+            [grant.record for grant in self.locks.held], self.claims.commands, self.leaders.held
+        )
+
+    def _resumed(self, grants: Sequence[Record]) -> None:
+        self.locks.reconcile(grants)
+
+    def _observed(self, view: Record) -> None:
+        self._watch.observed(view["members"] or [])
+        self.leaders.observed(view)
+
+    def _renewed(self, sent_at: float, acknowledged_at: float) -> None:
+        self._watch.renewed(sent_at, acknowledged_at)

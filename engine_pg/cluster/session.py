@@ -1,0 +1,373 @@
+"""The lock session: one connection on which a member renews its lease and holds all its locks.
+
+While one statement is under way, operations collect; the next statement carries them all, in
+order, under one commit. A synchronous batch is a renewal, so a heartbeat never queues behind a
+batch. Any error, warning or lost reply ends the session, which is then *resumed* under the next
+number: what was in flight is sent again, what the member holds is held on under the same tokens.
+
+Trust is counted from before a renewal was sent, on a clock that goes on while the machine sleeps.
+
+Does not promise: that a member which is not `trusted` has lost anything. It only may not act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, LiteralString, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from engine_pg.clock import Clock, boottime
+from engine_pg.db.database import connect
+from engine_pg.db.tx import Connection, Record
+from engine_pg.db.wire import bounded
+from engine_pg.errors import EngineError, LeaseLost, MemberEnded, OutcomeUnknown
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+SETTINGS: Final = """
+select set_config('idle_session_timeout', %(ttl_ms)s, false),
+       set_config('client_connection_check_interval', '500ms', false),
+       set_config('lock_timeout', '2s', false),
+       set_config('statement_timeout', '0', false),
+       set_config('synchronous_commit', 'on', false)
+"""
+JOIN: Final = """
+select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
+                   %(address)s, %(version)s) as epoch_id
+"""
+BATCH: Final = (
+    "select cluster_batch(%(member)s, %(session)s, %(sync)s, %(observe)s, %(ops)s) as reply"
+)
+RESUME: Final = """
+select member_resume(%(member)s, %(session)s, %(held)s, %(commands)s::uuid[],
+                     %(leaderships)s) as reply
+"""
+MAX_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who joins: a random id of this life, and what people call the node."""
+
+    member_id: UUID
+    node: str
+    address: str = ""
+    version: str = ""
+
+
+@dataclass(slots=True)
+class Op:
+    """One operation of a batch; `settle` runs at once when its result is known."""
+
+    body: Record
+    settle: Callable[[Record], None]
+    fail: Callable[[EngineError], None]
+    sync: bool = True
+    repeat: bool = True  # after a resume; else the resume itself has settled it
+
+
+class Asked(Generic[T]):
+    """Where the caller of an operation waits; an answer nobody takes any more is handed back."""
+
+    def __init__(self, *, abandoned: Callable[[T], None]) -> None:
+        self._future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._abandoned = abandoned
+
+    def answer(self, value: T) -> None:
+        """Give the answer, or hand it back when the caller was cancelled meanwhile."""
+        if self._future.done():
+            self._abandoned(value)
+        else:
+            self._future.set_result(value)
+
+    def refuse(self, error: EngineError) -> None:
+        """Give an error."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    async def wait(self) -> T:
+        """Wait for the answer."""
+        try:
+            return await self._future
+        except asyncio.CancelledError:
+            if not self._future.cancelled() and self._future.exception() is None:
+                self._abandoned(self._future.result())
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the member knows that it has: grants, commands it runs, leaderships."""
+
+    grants: Sequence[Record] = ()
+    commands: Sequence[UUID] = ()
+    leaderships: Sequence[Record] = ()
+
+
+@dataclass(slots=True)
+class Owners:
+    """Those who keep what the lock session proves; called by it, never awaited."""
+
+    holdings: Callable[[], Holdings] = Holdings
+    resumed: Callable[[Sequence[Record]], None] = lambda _grants: None
+    observed: Callable[[Record], None] = lambda _view: None
+    renewed: Callable[[float, float], None] = lambda _sent_at, _acknowledged_at: None
+
+
+@dataclass(slots=True)
+class Counters:
+    """For metrics: what the session did since it joined."""
+
+    batches: int = 0
+    operations: int = 0
+    resumes: int = 0
+    renewal_s: float = 0.0
+    pauses: int = 0
+
+
+class LockSession:
+    """The lock session of one member, resumed as often as need be until the member ends."""
+
+    def __init__(
+        self,
+        url: str,
+        identity: Identity,
+        *,
+        ttl_s: float,
+        margin_s: float,
+        heartbeat_s: float,
+        owners: Owners,
+        clock: Clock = boottime,
+    ) -> None:
+        self.identity = identity
+        self.ttl_s = ttl_s
+        self.trusted_until = 0.0
+        self.ended: MemberEnded | None = None
+        self.counters = Counters()
+        self._url = url
+        self._margin_s = margin_s
+        self._heartbeat_s = heartbeat_s
+        self._owners = owners
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._number = 1
+        self._queue: deque[Op] = deque()
+        self._work = asyncio.Event()
+        self._fresh = asyncio.Event()
+        self._due = 0.0
+        self._warnings: list[str] = []
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the member may believe in itself right now."""
+        return self.ended is None and self._clock() < self.trusted_until
+
+    def check(self) -> None:
+        """Raise `LeaseLost` past `trusted_until`, `MemberEnded` when the member is no more."""
+        if self.ended is not None:
+            raise self.ended
+        if not self.trusted:
+            raise LeaseLost("the member's lease ran out; it may resume")
+
+    async def until_trusted(self) -> None:
+        """Pause until the member may believe in itself; raise `MemberEnded` when it never will."""
+        if not self.trusted and self.ended is None:
+            self.counters.pauses += 1
+        while not self.trusted:
+            if self.ended is not None:
+                raise self.ended
+            self._fresh.clear()
+            await self._fresh.wait()
+
+    def submit(self, op: Op) -> None:
+        """Put an operation into the next batch."""
+        if self.ended is not None:
+            op.fail(self.ended)
+            return
+        self._queue.append(op)
+        self._work.set()
+
+    def observe_soon(self) -> None:
+        """Renew and look at the other members with the next batch."""
+        self._due = 0.0
+        self._work.set()
+
+    async def join(self) -> None:
+        """Become a member: its row, its first lease, the first session."""
+        sent_at = self._clock()
+        connection = await self._open()
+        member = self.identity
+        await self._ask(
+            connection,
+            JOIN,
+            {
+                "member": member.member_id,
+                "node": member.node,
+                "ttl_s": self.ttl_s,
+                "address": member.address,
+                "version": member.version,
+            },
+        )
+        self._connection = connection
+        self._renewed(sent_at)
+
+    async def run(self) -> None:
+        """Carry batches until the member ends; raises `MemberEnded`."""
+        try:
+            while True:
+                batch = await self._collect()
+                await self._carry(batch)
+        except MemberEnded as error:
+            self._end(error)
+            raise
+        finally:
+            if self.ended is None:
+                self._end(MemberEnded("the member stopped"))
+            if self._connection is not None:
+                await self._connection.close()
+
+    async def _collect(self) -> list[Op]:
+        left_s = self._due - self._clock()
+        if not self._queue and left_s > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._work.wait()
+            except TimeoutError:
+                pass
+        self._work.clear()
+        return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+
+    async def _carry(self, batch: list[Op]) -> None:
+        observe = self._clock() >= self._due
+        sync = observe or any(op.sync for op in batch)
+        if not batch and not observe:
+            return
+        sent_at = self._clock()
+        try:
+            reply = await self._send(batch, sync=sync, observe=observe)
+        except MemberEnded:
+            self._queue.extendleft(reversed(batch))
+            raise
+        except EngineError as error:
+            log.warning("lock session lost: %s", error)
+            self._queue.extendleft(op for op in reversed(batch) if op.repeat)
+            await self._resume()
+            return
+        if sync:
+            self._renewed(sent_at)
+        self._deal_out(batch, reply)
+        if observe:
+            self._due = sent_at + self._heartbeat_s
+            self._owners.observed(reply["view"])
+
+    def _deal_out(self, batch: list[Op], reply: Record) -> None:
+        self.counters.batches += 1
+        self.counters.operations += len(batch)
+        for op, result in zip(batch, reply["results"], strict=True):
+            op.settle(result)
+        if self._queue:
+            self._work.set()
+
+    async def _send(self, batch: list[Op], *, sync: bool, observe: bool) -> Record:
+        if self._connection is None:
+            raise OutcomeUnknown("there is no session")
+        params = {
+            "member": self.identity.member_id,
+            "session": self._number,
+            "sync": sync,
+            "observe": observe,
+            "ops": Jsonb([op.body for op in batch]),
+        }
+        return (await self._ask(self._connection, BATCH, params))["reply"]
+
+    async def _resume(self) -> None:
+        """Take a new connection and everything that the member holds onto it; until it ends."""
+        delay_s = 0.05
+        while True:
+            await self._drop()
+            self._number += 1  # each try its own: one that thaws late is refused
+            try:
+                await self._try_resume()
+            except MemberEnded:
+                raise
+            except EngineError as error:
+                log.info("resume failed, trying again: %s", error)
+            else:
+                return
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 1.5, 0.5)
+
+    async def _try_resume(self) -> None:
+        connection = await self._open()
+        try:
+            sent_at = self._clock()
+            holdings = self._owners.holdings()
+            params = {
+                "member": self.identity.member_id,
+                "session": self._number,
+                "held": Jsonb(list(holdings.grants)),
+                "commands": list(holdings.commands),
+                "leaderships": Jsonb(list(holdings.leaderships)),
+            }
+            reply = (await self._ask(connection, RESUME, params))["reply"]
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+        self.counters.resumes += 1
+        self._due = 0.0
+        self._renewed(sent_at)
+        self._owners.resumed(reply["grants"])
+        log.info(
+            "lock session resumed as number %d with %d grants", self._number, len(reply["grants"])
+        )
+
+    async def _open(self) -> Connection:
+        connection = await connect(self._url, name=f"engine_pg lock session {self.identity.node}")
+        connection.add_notice_handler(self._notice)
+        try:
+            # Near the ttl: a frozen process loses its session without anybody's help.
+            await self._ask(connection, SETTINGS, {"ttl_ms": str(int(self.ttl_s * 1000))})
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _ask(self, connection: Connection, query: LiteralString, params: Record) -> Record:
+        """Run one statement; a warning makes its outcome unknown (a commit that was cut short)."""
+        self._warnings.clear()
+        cursor = await bounded(connection, connection.execute(query, params), self.ttl_s)
+        row = await cursor.fetchone()
+        if self._warnings or row is None:
+            raise OutcomeUnknown(f"the server warned: {', '.join(self._warnings)}")
+        return row
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warnings.append(diagnostic.message_primary or "warning")
+
+    def _renewed(self, sent_at: float) -> None:
+        now = self._clock()
+        self.trusted_until = sent_at + self.ttl_s - self._margin_s
+        self.counters.renewal_s = now - sent_at
+        self._owners.renewed(sent_at, now)
+        self._fresh.set()
+
+    def _end(self, error: MemberEnded) -> None:
+        self.ended = error
+        self._fresh.set()
+        while self._queue:
+            self._queue.popleft().fail(error)

@@ -1,0 +1,137 @@
+"""Doorbells: a NOTIFY says "look", never what to see.
+
+One connection of a node listens; whoever waits gets an `asyncio.Event` per topic and looks for
+himself, on the ring or, as a safety net, on his own slow poll. Rings of the node are coalesced and
+sent after the commit: a NOTIFY inside a transaction takes one server-wide lock until it is flushed.
+
+Does not promise: that every ring arrives. After a reconnect all bells ring once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+from weakref import WeakSet
+
+import psycopg
+
+from engine_pg.db.database import connect
+from engine_pg.db.faults import translated
+from engine_pg.db.tx import Connection
+from engine_pg.db.wire import bounded
+from engine_pg.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+CHANNEL: Final = "engine_pg"
+LISTEN: Final = "listen engine_pg"
+RING: Final = "select pg_notify('engine_pg', topic) from unnest(%(topics)s::text[]) as t(topic)"
+RING_QUEUE: Final = """
+select pg_notify('procrastinate_any_queue_v1', '{"type": "job_inserted", "job_id": 0}')
+"""
+QUEUE: Final = "queue"
+_BOUND_S: Final = 5.0
+
+_Serve = Callable[[Connection], Awaitable[None]]
+
+
+class Bell:
+    """One waiter's bell on one topic: `wait` returns on a ring or after `poll_s`."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake the waiter."""
+        self._event.set()
+
+    async def wait(self, poll_s: float) -> bool:
+        """Wait for a ring, `poll_s` at most; the bell is silent again before the caller looks."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(poll_s, 0.0)):
+                await self._event.wait()
+        rung = self._event.is_set()
+        self._event.clear()
+        return rung
+
+
+class Doorbells:
+    """The bells of one node, over two connections: one listens, one rings."""
+
+    def __init__(self, url: str, *, probe_s: float = 5.0, coalesce_s: float = 0.003) -> None:
+        self._url = url
+        self._probe_s = probe_s
+        self._coalesce_s = coalesce_s
+        self._bells: dict[str, WeakSet[Bell]] = {}
+        self._outgoing: set[str] = set()
+        self._pending = asyncio.Event()
+
+    def bell(self, topic: str) -> Bell:
+        """Return a new bell on the topic; it lives as long as somebody keeps it."""
+        bell = Bell(topic)
+        self._bells.setdefault(topic, WeakSet()).add(bell)
+        return bell
+
+    def ring(self, *topics: str) -> None:
+        """Ring on every node, soon; here at once."""
+        for topic in topics:
+            self._ring_here(topic)
+        self._outgoing.update(topics)
+        self._pending.set()
+
+    async def run(self) -> None:
+        """Listen and ring until cancelled, through every loss of a connection."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forever(self._listen))
+            group.create_task(self._forever(self._send))
+
+    def _ring_here(self, topic: str) -> None:
+        for bell in list(self._bells.get(topic, ())):
+            bell.ring()
+
+    async def _forever(self, serve: _Serve) -> None:
+        delay_s = 0.1
+        while True:
+            try:
+                connection = await connect(self._url, name="engine_pg doorbell")
+                try:
+                    delay_s = 0.1
+                    await serve(connection)
+                finally:
+                    await connection.close()
+            except EngineError as error:
+                log.info("doorbell connection lost: %s", error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 1.0)
+
+    async def _listen(self, connection: Connection) -> None:
+        await bounded(connection, connection.execute(LISTEN), _BOUND_S)
+        for topic in list(self._bells):  # rings while nobody listened are lost: everybody looks
+            self._ring_here(topic)
+        try:
+            while True:
+                async for notify in connection.notifies(timeout=self._probe_s):
+                    self._ring_here(notify.payload)
+                await bounded(connection, connection.execute("select 1"), _BOUND_S)
+        except psycopg.Error as error:
+            raise translated(error) from error
+
+    async def _send(self, connection: Connection) -> None:
+        while True:
+            await self._pending.wait()
+            await asyncio.sleep(self._coalesce_s)
+            self._pending.clear()
+            topics, self._outgoing = self._outgoing, set()
+            try:
+                if QUEUE in topics:
+                    await bounded(connection, connection.execute(RING_QUEUE), _BOUND_S)
+                query = connection.execute(RING, {"topics": sorted(topics)})
+                await bounded(connection, query, _BOUND_S)
+            except BaseException:
+                self._outgoing |= topics
+                self._pending.set()
+                raise
