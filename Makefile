@@ -1,0 +1,61 @@
+# Needs make and Python 3.11 or newer, nothing else. `make` alone shows what there is.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
+	--no-header --no-annotate --quiet $(LOCK_ARGS)
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-sdk up test check fmt bench clean lock
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.runtime ## Install what running needs into .venv
+setup-dev: $(VENV)/.dev ## Install what testing and checking need
+setup-sdk: $(VENV)/.dev ## Install oVirt's own SDK, for tests/sdk (needs a C compiler)
+	@scripts/setup-sdk $(VENV)
+
+up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="--nodes 5"
+	@$(BIN)/engine-pg up $(ARGS)
+
+test: $(VENV)/.dev ## Run all tests; PYTEST_ARGS="-k locks"
+	@scripts/setup-sdk $(VENV) || [ -z "$$ENGINE_CI" ]
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@PATH="$(BIN):$$PATH" lint-imports
+	@$(BIN)/python -m pytest -q tests/test_tidy.py
+
+fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## Run the benchmarks; ARGS picks some
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+lock: ## Pin dependencies by hash (needs uv; LOCK_ARGS=--upgrade for the newest)
+	$(LOCK) pyproject.toml --extra embedded --group build -o requirements/runtime.txt
+	$(LOCK) pyproject.toml requirements/dev.in --extra embedded --group dev -o requirements/dev.txt
+	$(LOCK) requirements/sdk.in -o requirements/sdk.txt
+	@! grep -nE '://|^[-/]| @ ' requirements/*.txt  # no addresses, options or paths of this machine
+
+$(BIN)/python:
+	@scripts/make-venv $(VENV)
+
+$(VENV)/.runtime: $(BIN)/python requirements/runtime.txt pyproject.toml
+	@echo "Installing what engine_pg needs into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/runtime.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	@echo "Installing what its tests and checks need into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
