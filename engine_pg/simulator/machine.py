@@ -1,0 +1,185 @@
+"""The machine: the VMs of one simulated host and how they live.
+
+A VM is `WaitForLaunch`, `PoweringUp`, `Up`; shutting down takes its time; what is down stays
+listed, with the reason, until it is destroyed. Each change is in the journal before anybody hears
+of it, and `restore` takes the VMs back from there: real hosts outlive whoever manages them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+from uuid import UUID
+
+from engine_pg.clock import Clock, boottime
+from engine_pg.hosts.vdsm.constants import ErrorCode, ExitReason
+from engine_pg.simulator.answers import CallFailed, no_such_vm
+from engine_pg.simulator.domain import Domain
+from engine_pg.simulator.vm import Exit, Status, Vm
+
+EVENT_TIME_BASE: Final = 2**31 - 1  # older engines could not read smaller numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things take, in seconds; `work_s` is the time of a call that changes something."""
+
+    launch_s: float = 0.1
+    boot_s: float = 0.3
+    shutdown_s: float = 0.3
+    work_s: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a simulated host is, for all its life."""
+
+    number: int
+    uuid: UUID
+    memory_mib: int = 64 * 1024
+    cpus: int = 16
+    fencing: Literal["all", "none"] = "all"
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One life of the machine between two reboots."""
+
+    boot_id: str
+    booted_at: float
+
+
+class Observer(Protocol):
+    """Who is told of each change: first the journal, then the subscribers of events."""
+
+    def record(self, kind: str, **fields: object) -> object:
+        """Write a record of this host."""
+        ...
+
+    def announce(self, vm: Vm) -> None:
+        """Send an event about this VM."""
+        ...
+
+
+class Later(Protocol):
+    """The part of an event loop that a life cycle needs."""
+
+    def __call__(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """Call back after some seconds."""
+        ...
+
+
+class Machine:
+    """The VMs of one host."""
+
+    def __init__(
+        self, spec: Spec, boot: Boot, observer: Observer, later: Later, clock: Clock = boottime
+    ) -> None:
+        self.spec = spec
+        self.boot = boot
+        self._observer = observer
+        self._later = later
+        self._clock = clock
+        self._vms: dict[str, Vm] = {}
+
+    @property
+    def vms(self) -> list[Vm]:
+        """Return every VM that the host knows, tombstones too."""
+        return list(self._vms.values())
+
+    def event_time(self) -> int:
+        """Return the host's time of events: milliseconds since it booted, from a fixed base."""
+        return EVENT_TIME_BASE + int(max(0.0, self._clock() - self.boot.booted_at) * 1000)
+
+    def find(self, vm_id: str) -> Vm:
+        """Return a VM, tombstone or not."""
+        vm = self._vms.get(vm_id)
+        if vm is None:
+            raise no_such_vm(vm_id)
+        return vm
+
+    def running(self, vm_id: str, *, if_down: ErrorCode = ErrorCode.NO_SUCH_VM) -> Vm:
+        """Return a VM that is not down."""
+        vm = self.find(vm_id)
+        if not vm.running:
+            raise CallFailed(if_down, f"Virtual machine is down: {vm_id}")
+        return vm
+
+    def create(self, domain: Domain, xml: str, *, paused: bool) -> Vm:
+        """Start a VM; a tombstone of the same identity is in the way, as in VDSM."""
+        if domain.vm_id in self._vms:
+            raise CallFailed(ErrorCode.VM_EXISTS, "Virtual machine already exists")
+        vm = Vm(domain, xml, status_time=self.event_time(), paused=paused)
+        self._vms[vm.vm_id] = vm
+        self._observer.record(
+            "vm_started", vm=vm.vm_id, time=vm.status_time, paused=paused, xml=xml
+        )
+        self._observer.announce(vm)
+        self._live_on(vm)
+        return vm
+
+    def destroy(self, vm_id: str) -> None:
+        """Stop a VM at once and forget it."""
+        vm = self.find(vm_id)
+        if vm.running:
+            self.stop(vm, Exit.of(ExitReason.ADMIN_SHUTDOWN))
+        del self._vms[vm_id]
+        self._observer.record("vm_forgotten", vm=vm_id)
+
+    def stop(self, vm: Vm, end: Exit) -> None:
+        """Make a VM a tombstone."""
+        vm.cancel_timer()
+        vm.exit, vm.status, vm.status_time = end, "Down", self.event_time()
+        self._observer.record(
+            "vm_stopped",
+            vm=vm.vm_id,
+            time=vm.status_time,
+            exit_code=end.code,
+            exit_reason=end.reason,
+            exit_message=end.message,
+        )
+        self._observer.announce(vm)
+
+    def move(self, vm: Vm, status: Status, *, delay_s: float = 0.0) -> None:
+        """Put a running VM into a state; what follows by itself waits `delay_s` longer."""
+        vm.status, vm.status_time = status, self.event_time()
+        self._observer.record("vm_moved", vm=vm.vm_id, time=vm.status_time, status=status)
+        self._observer.announce(vm)
+        self._live_on(vm, delay_s)
+
+    def lose_vms(self) -> None:
+        """Lose every VM, as a host does that loses power."""
+        for vm in self.vms:
+            vm.cancel_timer()
+            if vm.running:
+                self._observer.record("vm_stopped", vm=vm.vm_id, time=self.event_time(), lost=True)
+        self._vms.clear()
+
+    def restore(self, vms: Iterable[Vm]) -> None:
+        """Take back the VMs of an earlier process; each goes on with what it was about to do."""
+        for vm in vms:
+            self._vms[vm.vm_id] = vm
+            self._live_on(vm)
+
+    def _live_on(self, vm: Vm, delay_s: float = 0.0) -> None:
+        vm.cancel_timer()
+        timing = self.spec.timing
+        match vm.status:
+            case "WaitForLaunch":
+                self._soon(vm, timing.launch_s, lambda: self.move(vm, "PoweringUp"))
+            case "PoweringUp":
+                launched: Status = "Paused" if vm.paused else "Up"
+                self._soon(vm, timing.boot_s, lambda: self.move(vm, launched))
+            case "RebootInProgress":
+                self._soon(vm, delay_s + timing.shutdown_s, lambda: self.move(vm, "Up"))
+            case "PoweringDown":
+                end = Exit.of(ExitReason.ADMIN_SHUTDOWN)
+                self._soon(vm, delay_s + timing.shutdown_s, lambda: self.stop(vm, end))
+            case "Up" | "Paused" | "Down":
+                pass
+
+    def _soon(self, vm: Vm, delay_s: float, step: Callable[[], None]) -> None:
+        vm.timer = self._later(delay_s, step)
