@@ -60,7 +60,7 @@ class StompConnection(asyncio.Protocol):
         if answer is None:
             raise HostUnreachable(f"the host closed the connection: {self._reason}")
         if answer.command != "CONNECTED":
-            raise HostUnreachable(f"the host answered {answer.headers.get('message', answer)}")
+            raise HostUnreachable(f"the host answered {_summary(answer)}")
         agreed = _HEARTBEAT.fullmatch(answer.headers.get("heart-beat", ""))
         if agreed is not None:
             self._start_heartbeats(int(agreed[1]) / 1000, int(agreed[2]) / 1000)
@@ -120,7 +120,7 @@ class StompConnection(asyncio.Protocol):
         elif not self._greeting.done():
             self._greeting.set_result(frame)
         else:  # VDSM keeps the connection open after an ERROR; a call it concerns will time out
-            log.warning("a host sent %s: %s", frame.command, frame.headers.get("message", ""))
+            log.warning("a host sent %s", _summary(frame))
 
     def _start_heartbeats(self, theirs_s: float, ours_s: float) -> None:
         if ours_s:
@@ -147,3 +147,8 @@ class StompConnection(asyncio.Protocol):
         self._silent_checks += 1
         if self._silent_checks > SILENT_INTERVALS * CHECKS_PER_INTERVAL:
             self.abort("the host fell silent")
+
+
+def _summary(frame: Frame) -> str:
+    text = frame.headers.get("message") or frame.body[:200].decode(errors="replace")
+    return f"{frame.command[:20]}: {text[:200]}"
