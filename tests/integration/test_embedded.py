@@ -14,6 +14,15 @@ from engine_pg.db.embedded.site import open_site
 from engine_pg.errors import Conflict, DatabaseAway, Invalid
 
 
+@pytest.fixture(scope="module")
+def shared(roomy_tmp):
+    """Yield a server that no test stops."""
+    server = EmbeddedPostgres(roomy_tmp / "shared")
+    server.start()
+    yield server
+    server.stop("immediate")
+
+
 @pytest.fixture
 def server(roomy_folder):
     server = EmbeddedPostgres(roomy_folder)
@@ -27,37 +36,37 @@ def ask(url: str, question: str, **how):
         return connection.execute(question).fetchone()
 
 
-def test_engine_owns_its_database_and_is_no_superuser(server):
+def test_engine_owns_its_database_and_is_no_superuser(shared):
     question = """
       SELECT current_database(), pg_get_userbyid(d.datdba), r.rolsuper
         FROM pg_database d, pg_roles r
        WHERE d.datname = current_database() AND r.rolname = current_user"""
-    assert ask(server.url(), question) == ("engine", "engine", False)
+    assert ask(shared.url(), question) == ("engine", "engine", False)
 
 
-def test_data_are_checksummed_and_text_is_utf8(server):
+def test_data_are_checksummed_and_text_is_utf8(shared):
     question = "SELECT current_setting('data_checksums'), current_setting('server_encoding')"
-    assert ask(server.url(), question) == ("on", "UTF8")
+    assert ask(shared.url(), question) == ("on", "UTF8")
 
 
 @pytest.mark.parametrize("where", ["tcp", "socket"])
-def test_a_wrong_password_is_refused(server, where):
-    host = "127.0.0.1" if where == "tcp" else str(server.sockets())
+def test_a_wrong_password_is_refused(shared, where):
+    host = "127.0.0.1" if where == "tcp" else str(shared.sockets())
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        ask(server.url(), "SELECT 1", host=host, password="wrong")
-    assert ask(server.url(), "SELECT 1", host=host) == (1,)
+        ask(shared.url(), "SELECT 1", host=host, password="wrong")
+    assert ask(shared.url(), "SELECT 1", host=host) == (1,)
 
 
-@pytest.mark.usefixtures("server")
-def test_nobody_else_reads_the_data(roomy_folder):
-    data = open_site(roomy_folder, 0).data
+@pytest.mark.usefixtures("shared")
+def test_nobody_else_reads_the_data(roomy_tmp):
+    data = open_site(roomy_tmp / "shared", 0).data
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
 
 
-def test_a_second_start_adopts_the_running_server(server, roomy_folder):
-    second = EmbeddedPostgres(roomy_folder)
+def test_a_second_start_adopts_the_running_server(shared, roomy_tmp):
+    second = EmbeddedPostgres(roomy_tmp / "shared")
     second.start()
-    assert second.pid() == server.pid()
+    assert second.pid() == shared.pid()
 
 
 def test_commits_survive_a_crash(server):

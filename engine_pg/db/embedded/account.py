@@ -77,7 +77,7 @@ class Account:
 def account_for(data: Path) -> Account:
     """Return the account that the server over a data folder runs under."""
     if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid(), borrowed=False)
+        return _own_account()
     if data.exists() and (owner := data.stat()).st_uid != 0:
         return Account(owner.st_uid, owner.st_gid, borrowed=True)
     for name in _CANDIDATES:
@@ -89,3 +89,14 @@ def account_for(data: Path) -> Account:
     raise Invalid(
         f"PostgreSQL does not run as root, and none of the accounts {', '.join(_CANDIDATES)} exists"
     )
+
+
+def _own_account() -> Account:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as missing:
+        raise Invalid(
+            f"PostgreSQL wants to know its user's name, and user {os.geteuid()} has none:"
+            " add it to /etc/passwd"
+        ) from missing
+    return Account(os.geteuid(), os.getegid(), borrowed=False)
