@@ -1,1 +1,1 @@
-"""scheduling."""
+"""Which host a VM runs on."""

@@ -1,0 +1,77 @@
+"""How a command reads: its locks, then its steps in order.
+
+A `WriteStep` changes the database only: its effect and its outcome are one fenced transaction. A
+`HostStep` touches a host: its intent is committed before the call and its outcome after, so that
+whoever finds an intent without an outcome asks the host first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine_pg.cluster.fence import FencedTx
+from engine_pg.cluster.locks import Wanted
+from engine_pg.commands.rows import CommandView, StepKind
+from engine_pg.commands.run import Run
+from engine_pg.db.tx import Record
+from engine_pg.errors import EngineError
+from engine_pg.inventory.writes import NewEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteStep:
+    """A step whose effect is in the database: `write` returns its outcome and commits with it."""
+
+    name: str
+    title: str
+    write: Callable[[Run, FencedTx], Awaitable[Record]]
+    prepare: Callable[[Run], Awaitable[None]] | None = None
+    undo: Callable[[Run, FencedTx, Record], Awaitable[None]] | None = None
+    kind: StepKind = "executing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStep:
+    """A step whose effect is at a host.
+
+    `plan` returns the intent; `act` does it and returns the outcome; `look` asks the host whether
+    it happened (None: no); `record` writes what it means with the outcome; `undo` reverses the
+    effect; `failed` writes what a failure means. `patience_s` is how long an unreachable host is
+    waited for.
+    """
+
+    name: str
+    title: str
+    plan: Callable[[Run, FencedTx], Awaitable[Record]]
+    act: Callable[[Run, Record], Awaitable[Record]]
+    look: Callable[[Run, Record], Awaitable[Record | None]]
+    record: Callable[[Run, FencedTx, Record, Record], Awaitable[None]]
+    undo: Callable[[Run, Record], Awaitable[None]] | None = None
+    failed: Callable[[Run, FencedTx, EngineError], Awaitable[None]] | None = None
+    changes_host: bool = True
+    patience_s: float = 30.0
+    kind: StepKind = "executing"
+
+
+Step = WriteStep | HostStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """A command: what it is called, what it locks, its steps, the events that tell its end.
+
+    `accept_after` names the step after which the caller is answered; None: after the last one.
+    `unknown` writes what it means when the outcome can't be learned in time.
+    """
+
+    name: str
+    subject_kind: str
+    describe: Callable[[Mapping[str, Any]], str]
+    locks: Callable[[CommandView], Sequence[Wanted]]
+    steps: tuple[Step, ...]
+    event: Callable[[Run, EngineError | None], NewEvent | None]
+    accept_after: str | None = None
+    unknown: Callable[[Run, FencedTx], Awaitable[None]] | None = None
+    lock_wait_s: float = 0.0

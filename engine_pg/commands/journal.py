@@ -1,0 +1,152 @@
+"""What a run writes down: intents, outcomes, failures, the end; each in a fenced transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, LiteralString
+
+from psycopg.types.json import Jsonb
+
+from engine_pg.cluster.fence import FencedTx
+from engine_pg.commands.definition import Definition, HostStep, Step, WriteStep
+from engine_pg.commands.rows import State
+from engine_pg.commands.run import Run
+from engine_pg.db.tx import Record
+from engine_pg.errors import EngineError
+from engine_pg.inventory.writes import append_event
+
+# Again after a look that found nothing: the intent stands, under the token that now acts on it.
+START_STEP: Final[LiteralString] = """
+insert into command_step (command_id, number, name, title, kind, state, attempt, token, intent)
+values (%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, 'started', %(attempt)s,
+        %(token)s, %(intent)s)
+on conflict (command_id, number) do update set attempt = excluded.attempt, token = excluded.token
+"""
+FINISH_STEP: Final[LiteralString] = """
+insert into command_step (command_id, number, name, title, kind, state, attempt, token, outcome,
+                          ended_at)
+values (%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, 'finished', %(attempt)s,
+        %(token)s, %(outcome)s, clock_timestamp())
+on conflict (command_id, number) do update
+   set state = 'finished', outcome = excluded.outcome, ended_at = excluded.ended_at,
+       attempt = excluded.attempt, token = excluded.token
+"""
+FAIL_STEP: Final[LiteralString] = """
+insert into command_step (command_id, number, name, title, kind, state, attempt, error, ended_at)
+values (%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, 'failed', %(attempt)s,
+        %(error)s, clock_timestamp())
+on conflict (command_id, number) do update
+   set state = 'failed', error = excluded.error, ended_at = excluded.ended_at,
+       attempt = excluded.attempt
+"""
+COMPENSATED: Final[LiteralString] = """
+update command_step set state = 'compensated', ended_at = clock_timestamp()
+ where command_id = %(command_id)s and number = %(number)s
+"""
+ACCEPT: Final[LiteralString] = """
+update command set accepted_at = coalesce(accepted_at, clock_timestamp())
+ where command_id = %(command_id)s
+"""
+ERROR: Final[LiteralString] = """
+update command set error_kind = %(kind)s, error = %(error)s where command_id = %(command_id)s
+"""
+END: Final[LiteralString] = """
+update command set state = %(state)s, ended_at = clock_timestamp(),
+       error_kind = coalesce(error_kind, %(kind)s), error = coalesce(error, %(error)s)
+ where command_id = %(command_id)s and ended_at is null
+"""
+
+
+class Journal:
+    """The records of one run."""
+
+    def __init__(self, run: Run, definition: Definition, ring: Callable[[], None]) -> None:
+        self._run = run
+        self._definition = definition
+        self._ring = ring
+
+    async def start(self, number: int, step: HostStep) -> Record:
+        """Commit the intent of a host step; its call follows at once."""
+        async with self._run.write() as tx:
+            intent = await step.plan(self._run, tx)
+            await tx.run(START_STEP, self._row(number, step) | {"intent": Jsonb(intent)})
+        return intent
+
+    async def start_again(self, number: int, step: HostStep, intent: Record) -> None:
+        """Commit that the recorded intent is acted on under the tokens held now."""
+        async with self._run.write() as tx:
+            await tx.run(START_STEP, self._row(number, step) | {"intent": Jsonb(intent)})
+
+    async def write(self, number: int, step: WriteStep) -> Record:
+        """Do a write step: effect and outcome in one transaction."""
+        async with self._run.write() as tx:
+            outcome = await step.write(self._run, tx)
+            await self._finish(tx, number, step, outcome)
+        self._accepted(step)
+        return outcome
+
+    async def finish(self, number: int, step: HostStep, intent: Record, outcome: Record) -> None:
+        """Commit the outcome of a host step and what it means for the inventory."""
+        async with self._run.write() as tx:
+            await step.record(self._run, tx, intent, outcome)
+            await self._finish(tx, number, step, outcome)
+        self._accepted(step)
+
+    async def fail(self, failed: tuple[int, Step] | None, error: EngineError) -> None:
+        """Commit that a step failed (None: the command, before any step), and why."""
+        told = {"kind": type(error).__name__, "error": str(error)}
+        async with self._run.write() as tx:
+            if failed is not None:
+                number, step = failed
+                await tx.run(FAIL_STEP, self._row(number, step) | {"error": str(error)})
+                if isinstance(step, HostStep) and step.failed is not None:
+                    await step.failed(self._run, tx, error)
+            await tx.run(ERROR, told | {"command_id": self._run.command.command_id})
+
+    async def undo(self, number: int, step: WriteStep, outcome: Record) -> None:
+        """Reverse a write step: its compensation and the note of it in one transaction."""
+        async with self._run.write() as tx:
+            if step.undo is not None:
+                await step.undo(self._run, tx, outcome)
+            await tx.run(COMPENSATED, self._row(number, step))
+
+    async def compensated(self, number: int, step: Step) -> None:
+        """Commit that a host step was reversed."""
+        async with self._run.write() as tx:
+            await tx.run(COMPENSATED, self._row(number, step))
+
+    async def end(self, state: State, error: EngineError | None) -> None:
+        """Make the command final, and tell it."""
+        async with self._run.write() as tx:
+            if state == "unknown" and self._definition.unknown is not None:
+                await self._definition.unknown(self._run, tx)
+            params = {
+                "command_id": self._run.command.command_id,
+                "state": state,
+                "kind": None if error is None else type(error).__name__,
+                "error": None if error is None else str(error),
+            }
+            await tx.run(END, params)
+            event = self._definition.event(self._run, error)
+            if event is not None:
+                append_event(tx, event)
+
+    async def _finish(self, tx: FencedTx, number: int, step: Step, outcome: Record) -> None:
+        await tx.run(FINISH_STEP, self._row(number, step) | {"outcome": Jsonb(outcome)})
+        if step.name == self._definition.accept_after:
+            await tx.run(ACCEPT, {"command_id": self._run.command.command_id})
+
+    def _accepted(self, step: Step) -> None:
+        if step.name == self._definition.accept_after:
+            self._ring()
+
+    def _row(self, number: int, step: Step) -> Record:
+        return {
+            "command_id": self._run.command.command_id,
+            "number": number,
+            "name": step.name,
+            "title": step.title,
+            "kind": step.kind,
+            "attempt": self._run.claim.attempt,
+            "token": self._run.token(),
+        }

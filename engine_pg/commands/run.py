@@ -1,0 +1,101 @@
+"""One run of a command on one node: its rights, its services, what its earlier steps found."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from engine_pg.cluster.claims import Claim
+from engine_pg.cluster.fence import Fence, FencedTx
+from engine_pg.cluster.locks import LockKey, Reason, Wanted
+from engine_pg.cluster.membership import Membership
+from engine_pg.commands import store
+from engine_pg.commands.rows import CommandView, StepView
+from engine_pg.db.database import Database
+from engine_pg.db.tx import Record
+from engine_pg.hosts.connections import HostConnections
+from engine_pg.hosts.driver import HeldKey, HostDriver, OpCtx
+from engine_pg.ids import new_id
+from engine_pg.inventory.rows import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: one host call, and how long a call may still be under way at a host."""
+
+    host_call_s: float = 10.0
+    host_inflight_s: float = 10.0
+
+
+@dataclass(slots=True)
+class Run:
+    """What a step works with; lives for one attempt of a command."""
+
+    command: CommandView
+    claim: Claim
+    membership: Membership
+    db: Database
+    hosts: HostConnections
+    patience: Patience
+    outcomes: dict[str, Record] = field(default_factory=dict[str, Record])
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def subject_id(self) -> UUID:
+        """What the command is about."""
+        return self.command.subject_id
+
+    @property
+    def params(self) -> Record:
+        """What its caller asked for."""
+        return self.command.params
+
+    @property
+    def fence(self) -> Fence:
+        """What each of its writes rests on: every grant, and the command's attempt."""
+        return Fence(self.claim.grants, command=(self.command.command_id, self.claim.attempt))
+
+    @asynccontextmanager
+    async def write(self) -> AsyncGenerator[FencedTx]:
+        """Open a fenced transaction of this command."""
+        async with self.membership.fencing.tx(self.fence) as tx:
+            yield tx
+
+    async def lock(self, *wanted: Wanted, wait_s: float = 0.0) -> None:
+        """Hold more keys until the command ends; those it holds already are skipped."""
+        held = {grant.key for grant in self.claim.grants}
+        missing = [each for each in wanted if each.key not in held]
+        if missing:
+            reason = Reason(
+                self.command.description, self.command.user_name, self.command.command_id
+            )
+            self.claim.holds.append(
+                await self.membership.locks.acquire(*missing, wait_s=wait_s, reason=reason)
+            )
+
+    def token(self) -> int | None:
+        """Return the highest token held: what a step's row remembers."""
+        return max((grant.token for grant in self.claim.grants), default=None)
+
+    def holds(self, key: LockKey) -> bool:
+        """Tell whether the command holds a key."""
+        return any(grant.key == key for grant in self.claim.grants)
+
+    async def steps(self) -> dict[int, StepView]:
+        """Return the steps recorded so far, by number."""
+        async with self.db.read() as tx:
+            command = await store.view(tx, self.command.command_id)
+        return {step.number: step for step in command.steps}
+
+    def ctx(self) -> OpCtx:
+        """Return what a host call carries: all grants of the command."""
+        held = tuple(HeldKey(str(g.key), g.mode.value, g.token) for g in self.claim.grants)
+        return OpCtx(new_id(), held, self.patience.host_call_s, self.command.correlation_id)
+
+    async def driver(self, host: Host) -> HostDriver:
+        """Return this node's connection to a host."""
+        self.membership.session.check()
+        return await self.hosts.get(host.host_id, host.address, host.port, self.ctx())

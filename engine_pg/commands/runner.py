@@ -1,0 +1,117 @@
+"""Runs commands: claims them, goes on at the first step without an outcome, ends them.
+
+Adopting another node's command and coming back from a lost database are the same path: read what is
+recorded, ask the host about an intent without an outcome, go on. Past `trusted_until` a run pauses;
+it fails only when its rights are gone for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from engine_pg.cluster.claims import Claim
+from engine_pg.cluster.membership import Membership
+from engine_pg.commands import store
+from engine_pg.commands.course import Course
+from engine_pg.commands.definition import Definition
+from engine_pg.commands.journal import Journal
+from engine_pg.commands.run import Patience, Run
+from engine_pg.db.database import Database
+from engine_pg.db.listener import Doorbells
+from engine_pg.errors import (
+    EngineError,
+    LeaseLost,
+    MemberEnded,
+    OutcomeUnknown,
+    StaleToken,
+    Unavailable,
+)
+from engine_pg.hosts.connections import HostConnections
+
+log = logging.getLogger(__name__)
+
+COMMANDS: Final = "commands"
+_FIRST_RETRY_S: Final = 0.1
+_SLOWEST_RETRY_S: Final = 1.0
+
+
+class Runner:
+    """Runs the commands that one member claims."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        db: Database,
+        hosts: HostConnections,
+        bells: Doorbells,
+        registry: Mapping[str, Definition],
+        *,
+        patience: Patience = Patience(),
+    ) -> None:
+        self._membership = membership
+        self._db = db
+        self._hosts = hosts
+        self._bells = bells
+        self._registry = registry
+        self._patience = patience
+
+    async def run(self, command_id: UUID) -> None:
+        """Run a command to its end, unless it is over or somebody else runs it."""
+        claim = await self._membership.claims.claim(command_id)
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(command=str(command_id)):
+            try:
+                await self._persist(claim)
+            except BaseException:
+                self._membership.claims.vacate(claim)
+                raise
+            self._membership.claims.finish(claim)
+        self._bells.ring(COMMANDS)
+
+    async def _persist(self, claim: Claim) -> None:
+        """Go on until the command is final, whatever is away for a while."""
+        delay_s = _FIRST_RETRY_S
+        while True:
+            try:
+                await self._membership.session.until_trusted()
+                await self._attempt(claim)
+            except MemberEnded:
+                raise
+            except (LeaseLost, Unavailable, OutcomeUnknown) as error:
+                log.info("paused: %s", error)
+            except StaleToken as error:
+                if await self._over(claim):
+                    return
+                raise StaleToken(f"the command was taken away: {error}") from error
+            else:
+                return
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 1.7, _SLOWEST_RETRY_S)
+
+    async def _over(self, claim: Claim) -> bool:
+        async with self._db.read() as tx:
+            return (await store.view(tx, claim.command_id)).final
+
+    async def _attempt(self, claim: Claim) -> None:
+        async with self._db.read() as tx:
+            command = await store.view(tx, claim.command_id)
+        if command.final:
+            return
+        definition = self._registry[command.name]
+        run = Run(command, claim, self._membership, self._db, self._hosts, self._patience)
+        journal = Journal(run, definition, lambda: self._bells.ring(COMMANDS))
+        course = Course(run, definition, journal)
+        if command.error is None:
+            error = await course.forward()
+            if error is None:
+                return
+        else:
+            error = EngineError(command.error)
+        await course.backward(error)
