@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -14,7 +15,8 @@ from rich.console import Console
 from engine_pg.errors import HostUnreachable, Invalid
 from engine_pg.simulator.control import FaultName
 from engine_pg.simulator.faults import When
-from engine_pg.simulator.journal import Journal
+from engine_pg.simulator.journal import Journal, Reader
+from engine_pg.simulator.judge import Verdict, judge
 from engine_pg.simulator.machine import Timing
 from engine_pg.simulator.server import LOOPBACK, Options, serve
 
@@ -89,6 +91,29 @@ def inject(
 
 
 @app.command()
+def verify(
+    journal: Annotated[Path, typer.Argument(help="A journal, whole; its process may still run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Judge a journal: exit status 1 tells of a violation, 2 that it cannot be judged."""
+    try:
+        with journal.open("rb") as lines:
+            reader = Reader(lines)
+            verdict = judge(reader)
+    except OSError as error:
+        raise Invalid(f"The journal {journal} cannot be read: {error.strerror}.") from error
+    if not verdict.counts:
+        raise Invalid(f"The journal {journal} is empty.")
+    if as_json:
+        violations = [asdict(violation) for violation in verdict.violations]
+        data = {"counts": verdict.counts, "violations": violations, "torn": reader.torn}
+        Console().print_json(data=data)
+    else:
+        _print_verdict(verdict, torn=reader.torn)
+    raise typer.Exit(0 if verdict.clean else 1)
+
+
+@app.command()
 def status(
     control: Annotated[str, typer.Option(metavar=_ADDRESS, help="The control port.")],
 ) -> None:
@@ -108,6 +133,20 @@ def _tell(description: dict[str, Any]) -> None:
     for host in description["hosts"]:
         console.print(f"host {host['number']}: {host['address']}:{host['port']} {host['uuid']}")
     console.print(f"control: {LOOPBACK}:{description['control']}")
+
+
+def _print_verdict(verdict: Verdict, *, torn: bool) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for name, count in sorted(verdict.counts.items()):
+        console.print(f"{count:>9} {name.replace('_', ' ')}")
+    if torn:
+        console.print("The last line is unfinished and was left out.")
+    for violation in verdict.violations:
+        console.print(f"{violation.kind.upper()}: {violation.what}")
+        for record in violation.records:
+            console.print(f"    {json.dumps(record)}")
+    count = len(verdict.violations)
+    console.print("No violation." if verdict.clean else f"{count} violation{'s' * (count > 1)}.")
 
 
 def _ask(control: str, request: dict[str, Any]) -> dict[str, Any]:
