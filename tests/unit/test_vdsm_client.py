@@ -91,6 +91,7 @@ def test_a_host_that_accepts_and_says_nothing_is_unreachable_in_time():
                 await host.driver(connect_timeout_s=0.05).connect(ctx())
             with pytest.raises(HostUnreachable, match=r"0\.04 s"):
                 await host.driver().connect(ctx(timeout_s=0.04))
+            await host.left_alone()
 
     run(main)
 
@@ -109,6 +110,7 @@ def test_a_host_that_greets_strangely_is_unreachable(greeting):
         async with ScriptedHost(greeting=greeting) as host:
             with pytest.raises(HostUnreachable):
                 await host.driver().connect(ctx())
+            await host.left_alone()
 
     run(main)
 
@@ -122,6 +124,7 @@ def test_a_host_that_does_not_say_who_it_is_is_left_again():
                 await driver.connect(ctx())
             with pytest.raises(HostUnreachable):
                 await driver.ping(ctx())
+            await host.left_alone()
 
     run(main)
 
@@ -134,6 +137,7 @@ def test_a_cancelled_connect_leaves_nothing_open():
             connecting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await connecting
+            await host.left_alone()
 
     run(main)
 
@@ -467,6 +471,18 @@ def test_a_late_answer_reaches_nobody():
     connected(test)
 
 
+def test_a_second_answer_to_one_call_is_dropped():
+    async def test(host, driver):
+        call = asyncio.ensure_future(driver.list_vms(ctx()))
+        request = await host.request("Host.getAllVmStats")
+        host.reply(request, result=[up()])
+        host.reply(request, result=[])
+        assert len(await call) == 1
+        await driver.ping(ctx())
+
+    connected(test)
+
+
 def test_a_cancelled_call_leaves_the_connection_usable():
     async def test(host, driver):
         call = asyncio.ensure_future(driver.destroy_vm(ctx(), VM_ID))
@@ -553,6 +569,16 @@ def test_the_driver_beats_several_times_in_each_interval():
         assert host.heard[beats:].strip(b"\n") == b""
 
     connected(test, heartbeat="0,300")
+
+
+def test_heartbeats_end_with_the_connection():
+    async def test(_host, driver):
+        await driver.close()
+        timers = driver._rpc._stomp._timers
+        assert len(timers) == 2
+        assert all(timer.cancelled() for timer in timers)
+
+    connected(test, heartbeat="5000,5000")
 
 
 def test_the_wanted_heartbeat_is_announced():

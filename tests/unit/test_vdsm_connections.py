@@ -125,6 +125,27 @@ def test_a_lost_connection_is_replaced_at_the_next_request():
     node(test)
 
 
+def test_a_lost_connection_that_is_slow_to_close_is_not_handed_out_again():
+    release = asyncio.Event()
+
+    class SlowDriver(VdsmDriver):
+        async def close(self):
+            await release.wait()
+            await super().close()
+
+    async def test(host, connections):
+        first = await connections.get(HOST_ID, HERE, host.port, ctx())
+        lost = asyncio.ensure_future(ended(first))
+        await asyncio.sleep(0)
+        host.cut()
+        await lost
+        second = await connections.get(HOST_ID, HERE, host.port, ctx())
+        assert second is not first
+        release.set()
+
+    node(test, make=SlowDriver)
+
+
 def test_a_changed_address_opens_a_new_connection_and_closes_the_old():
     async def test(host, connections):
         old = await connections.get(HOST_ID, HERE, host.port, ctx())
@@ -155,7 +176,7 @@ def test_an_attempt_dropped_before_it_began_ends_its_callers():
         call = asyncio.ensure_future(connections.get(HOST_ID, HERE, host.port, ctx()))
         await asyncio.sleep(0)  # the caller has asked; the attempt has not run yet
         await connections.drop(HOST_ID)
-        with pytest.raises(HostUnreachable):
+        with pytest.raises(HostUnreachable, match="dropped"):
             await call
         await connections.get(HOST_ID, HERE, host.port, ctx())
 

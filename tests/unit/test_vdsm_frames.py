@@ -86,10 +86,10 @@ def test_what_is_no_frame_is_refused(stream):
 
 @pytest.mark.parametrize("head", [b"MESSAGE\n\n", b"MESSAGE\ncontent-length:4000000\n\n"])
 def test_a_large_body_in_small_pieces_takes_linear_time(head):
-    pieces = [head, *[b"x" * 100] * 40_000, b"\0"]
+    pieces = [head, *[b"x" * 20] * 200_000, b"\0"]
     began = boottime()
     assert len(parsed(*pieces)[0].body) == 4_000_000
-    assert boottime() - began < 2.0  # looking at every byte again for each piece takes far longer
+    assert boottime() - began < 3.0  # looking at every byte again for each piece takes far longer
 
 
 def test_many_frames_in_one_piece_take_linear_time():

@@ -83,8 +83,12 @@ class ScriptedHost:
     def driver(self, **knobs) -> VdsmDriver:
         return VdsmDriver("127.0.0.1", self.port, **knobs)
 
+    async def left_alone(self):
+        """Wait until every connection has been closed by the other side."""
+        await self.until(lambda: self.connections and not self._transports)
+
     def cut(self):
-        for transport in self._transports:
+        for transport in list(self._transports):
             transport.abort()
 
     def deafen(self):
@@ -150,6 +154,10 @@ class _Side(asyncio.Protocol):
         self.transport = transport
         self.host.connections += 1
         self.host._transports.append(transport)
+
+    def connection_lost(self, _):
+        self.host._transports.remove(self.transport)
+        self.host.wake()
 
     def data_received(self, data):
         self.host.heard += data
