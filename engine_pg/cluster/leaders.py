@@ -60,20 +60,18 @@ def preferred(name: str, members: Mapping[UUID, str]) -> UUID:
 class Leaders:
     """What one member leads, and the coroutines that it runs for it."""
 
-    def __init__(
-        self,
-        session: LockSession,
-        singletons: Mapping[str, Singleton],
-        *,
-        clock: Clock = boottime,
-    ) -> None:
+    def __init__(self, session: LockSession, *, clock: Clock = boottime) -> None:
         self._session = session
-        self._singletons = dict(singletons)
+        self._singletons: dict[str, Singleton] = {}
         self._clock = clock
         self._held: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._since: dict[tuple[str, object], float] = {}
         self._asked: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
+
+    def register(self, name: str, singleton: Singleton) -> None:
+        """Offer to lead a singleton; before the member joins."""
+        self._singletons[name] = singleton
 
     @property
     def names(self) -> list[str]:

@@ -20,6 +20,9 @@ from engine_pg.ids import hash32
 END: Final[LiteralString] = """
 select member_end(%(member)s, %(gate)s, %(renewal)s::bigint, %(by)s, %(reason)s) as ended
 """
+WORKER: Final[LiteralString] = """
+update member set worker_id = %(worker)s where member_id = %(member)s and state = 'live'
+"""
 
 
 def gate_of(member_id: UUID) -> int:
@@ -114,3 +117,8 @@ async def end_member(
     async with db.write() as tx:
         row = await tx.first(END, params)
     return bool(row and row["ended"])
+
+
+async def record_worker(db: Database, member_id: UUID, worker_id: int) -> None:
+    """Say which queue worker is the member's, so that its end puts the worker's jobs back."""
+    await db.statement(WORKER, {"member": member_id, "worker": worker_id})

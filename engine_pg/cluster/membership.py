@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.claims import Claims
 from engine_pg.cluster.fence import Fencing
-from engine_pg.cluster.leaders import Leaders, Singleton
+from engine_pg.cluster.leaders import Leaders
 from engine_pg.cluster.locks import Locks
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.session import Holdings, Identity, LockSession, Owners
@@ -52,7 +52,6 @@ class Membership:
         *,
         bells: Doorbells,
         lease: Lease = Lease(),
-        singletons: Mapping[str, Singleton] | None = None,
         clock: Clock = boottime,
     ) -> None:
         self.identity = identity
@@ -68,7 +67,7 @@ class Membership:
         self.locks = Locks(self.session, clock=clock)
         self.claims = Claims(self.session, self.locks)
         self.fencing = Fencing(db, self.session)
-        self.leaders = Leaders(self.session, singletons or {}, clock=clock)
+        self.leaders = Leaders(self.session, clock=clock)
         self._db = db
         self._bells = bells
         self._lease = lease

@@ -1,1 +1,1 @@
-"""singletons."""
+"""What one node does for all: host monitoring by partitions, adoption, retention."""

@@ -1,0 +1,203 @@
+"""One node: every service in one visible list. The composition root.
+
+The API outlives the member: a node whose member was ended joins again as a new one, under a new id,
+and serves on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Generator
+from typing import Final
+
+import uvicorn
+
+import engine_pg
+from engine_pg.api.app import create_app
+from engine_pg.api.services import Services
+from engine_pg.clock import boottime
+from engine_pg.cluster.membership import Lease, Membership
+from engine_pg.cluster.session import Identity
+from engine_pg.commands.registry import REGISTRY
+from engine_pg.commands.run import Patience
+from engine_pg.commands.runner import Runner
+from engine_pg.commands.service import Commands
+from engine_pg.db import migrate
+from engine_pg.db.database import Database
+from engine_pg.db.listener import Doorbells
+from engine_pg.db.urls import libpq_url
+from engine_pg.errors import EngineError, Invalid, MemberEnded
+from engine_pg.hosts.connections import HostConnections
+from engine_pg.hosts.driver import HostDriver
+from engine_pg.hosts.vdsm.client import VdsmDriver
+from engine_pg.ids import new_id
+from engine_pg.settings import Settings
+from engine_pg.singletons import adoption, retention
+from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
+from engine_pg.supervisor import Background
+from engine_pg.worker import work
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S: Final = 8.0
+_SHORT_LIFE_S: Final = 10.0
+
+
+class ApiServer(uvicorn.Server):
+    """Uvicorn that leaves the signals to the node."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Take no signal."""
+        yield
+
+
+class Node:
+    """One engine node, from start to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        url = libpq_url(settings.database_url.get_secret_value())
+        self._db = Database(
+            url,
+            name=f"engine_pg {settings.node}",
+            pool_min=settings.pool_min,
+            pool_max=settings.pool_max,
+            bound_s=settings.statement_bound_s,
+            idle_in_transaction_s=settings.lease_ttl_s * 0.8,
+        )
+        self._bells = Doorbells(url)
+        self._commands = Commands(self._db, self._bells, REGISTRY)
+        self._membership: Membership | None = None
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then leave in order."""
+        await asyncio.to_thread(_check_schema, self._db.url)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        server = ApiServer(self._server_config())
+        async with self._db, Background() as background:
+            background.start(self._bells.run(), name="doorbells")
+            background.start(self._commands.run(), name="command watch")
+            member = background.start(self._live(), name="member")
+            api = background.start(self._serve(server), name="api")
+            await self._stop.wait()
+            log.info("stopping")
+            await asyncio.wait([member], timeout=_DRAIN_S)  # requests that wait are answered
+            server.should_exit = True
+            await asyncio.wait([api], timeout=_DRAIN_S)
+
+    async def _serve(self, server: uvicorn.Server) -> None:
+        await server.serve()
+        if not self._stop.is_set():
+            raise EngineError("the API could not be served; is its port taken?")
+
+    def reasons(self) -> list[str]:
+        """Return why the node is not ready; nothing: it is."""
+        if self._stop.is_set():
+            return ["the node stops"]
+        if self._membership is None:
+            return ["the node is not a member"]
+        if not self._membership.session.trusted:
+            return ["the member's lease is not renewed: no writable PostgreSQL answers"]
+        return []
+
+    async def _live(self) -> None:
+        """Be a member, one life after the other."""
+        delay_s = 0.2
+        while not self._stop.is_set():
+            started = boottime()
+            try:
+                await self._one_life()
+            except* MemberEnded as ended:
+                log.warning("this member ended: %s", _first(ended))
+            except* EngineError as errors:
+                log.warning("not a member: %s", _first(errors))
+            delay_s = 0.2 if boottime() - started > _SHORT_LIFE_S else min(delay_s * 1.6, 1.5)
+            await asyncio.sleep(delay_s)
+
+    async def _one_life(self) -> None:
+        settings = self._settings
+        async with HostConnections(self._driver) as hosts:
+            membership = self._new_member(hosts)
+            await membership.join()
+            self._membership = membership
+            patience = Patience(settings.host_call_timeout_s, settings.host_inflight_bound_s)
+            runner = Runner(membership, self._db, hosts, self._bells, REGISTRY, patience=patience)
+            working = work(self._db, membership, runner, concurrency=settings.worker_concurrency)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    living = group.create_task(membership.run(), name="membership")
+                    worker = group.create_task(working, name="worker")
+                    await self._stop.wait()
+                    worker.cancel()
+                    await asyncio.wait([worker])
+                    await membership.leave()
+                    living.cancel()
+            finally:
+                self._membership = None
+
+    def _driver(self, address: str, port: int) -> HostDriver:
+        timeout_s = self._settings.host_call_timeout_s
+        return VdsmDriver(address, port, connect_timeout_s=timeout_s)
+
+    def _new_member(self, hosts: HostConnections) -> Membership:
+        settings = self._settings
+        identity = Identity(new_id(), settings.node, settings.advertised_url, engine_pg.__version__)
+        lease = Lease(settings.lease_ttl_s, settings.lease_margin_s, settings.heartbeat_s)
+        membership = Membership(self._db, identity, bells=self._bells, lease=lease)
+        fencing, lead = membership.fencing, membership.leaders.register
+        monitor = Monitor(
+            self._db,
+            fencing,
+            hosts,
+            self._commands,
+            period_s=settings.monitor_period_s,
+            call_timeout_s=settings.host_call_timeout_s,
+        )
+        lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
+        lead(retention.NAME, retention.Retention(fencing).run)
+        for number in range(PARTITIONS):
+            lead(partition_name(number), monitor.run)
+        return membership
+
+    def _server_config(self) -> uvicorn.Config:
+        settings = self._settings
+        app = create_app(
+            Services(db=self._db, commands=self._commands, settings=settings, ready=self.reasons)
+        )
+        return uvicorn.Config(
+            app,
+            host=settings.listen_address,
+            port=settings.listen_port,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+        )
+
+
+def _check_schema(url: str) -> None:
+    current, head = migrate.current(url), migrate.head()
+    if current is None:
+        raise Invalid("the database is empty: run `engine-pg db upgrade` first")
+    if current != head:
+        raise Invalid(
+            f"the database is at revision {current}, this engine needs {head}: "
+            "run `engine-pg db upgrade`, or install the engine that fits"
+        )
+
+
+def _first(group: BaseExceptionGroup[EngineError]) -> BaseException:
+    """Return the first error inside of a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
