@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 import engine_pg
+from engine_pg.cli import db, host_sim, serve, up
 from engine_pg.errors import EngineError, Invalid
 
 app = typer.Typer(
@@ -20,6 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(up.up)
+app.command()(serve.serve)
+app.add_typer(db.app, name="db")
+app.add_typer(host_sim.app, name="host-sim")
 
 
 class _Choice:
