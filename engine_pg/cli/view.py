@@ -15,7 +15,7 @@ from rich.text import Text
 
 import engine_pg
 from engine_pg.demo.process import Process
-from engine_pg.demo.stack import ADMIN, SIMULATOR, Stack
+from engine_pg.demo.stack import ADMIN, Stack
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -101,26 +101,29 @@ def _lease(row: Mapping[str, Any]) -> Text:
 
 
 def _nodes(processes: Mapping[str, Process], members: Rows) -> Table:
-    """Show each process beside its member; the two tell of different failures."""
+    """Show each process beside its members: of a restarted node two, until the old one is ended."""
     table = _table("node", "process", ">pid", "member", "lease", ">leads", ">cmds")
-    newest = {row["node"]: row for row in members if row["state"] != "ended"}
-    ended = Counter(row["node"] for row in members if row["state"] == "ended")
-    for process in processes.values():
-        pid = str(process.pid or "")
-        row = newest.pop(process.name, None)
-        if process.name == SIMULATOR:
-            table.add_row(process.name, _state(process.state), pid)
-        elif row is None:
-            gone = "ended" if ended[process.name] else "none"
-            table.add_row(process.name, _state(process.state), pid, _state(gone))
-        else:
-            counts = (str(row["leaderships"]), str(row["commands"]))
-            member = _state(row["state"])
-            table.add_row(process.name, _state(process.state), pid, member, _lease(row), *counts)
-    for row in newest.values():  # nodes that somebody else started on this database
-        counts = (str(row["leaderships"]), str(row["commands"]))
-        table.add_row(row["node"], "", "", _state(row["state"]), _lease(row), *counts)
+    lives: dict[str, list[Mapping[str, Any]]] = {}
+    for row in members:
+        lives.setdefault(row["node"], []).append(row)
+    for name in [*processes, *(lives.keys() - processes.keys())]:
+        left: list[RenderableType] = [name, "", ""]  # a node that somebody else started
+        if process := processes.get(name):
+            left[1:] = [_state(process.state), str(process.pid or "")]
+        rows = lives.get(name, [])
+        shown = [row for row in rows if row["state"] != "ended"] or rows[-1:]
+        for row in reversed(shown):
+            table.add_row(*left, *_member(row))
+            left = [Text(" before", style="dim"), "", ""]
+        if not shown:
+            table.add_row(*left)
     return table
+
+
+def _member(row: Mapping[str, Any]) -> list[RenderableType]:
+    if row["state"] == "ended":
+        return [_state("ended")]
+    return [_state(row["state"]), _lease(row), str(row["leaderships"]), str(row["commands"])]
 
 
 def _hosts(hosts: Rows) -> Table:

@@ -58,7 +58,7 @@ class Stack:
         self.state = state
         self.options = options
         self.processes: dict[str, Process] = {}
-        self.database_url = os.environ.get("ENGINE_DATABASE_URL", "")
+        self.database_url: str = os.environ.get("ENGINE_DATABASE_URL", "")
         self.embedded = None if self.database_url else EmbeddedPostgres(state.postgres)
         self._tell = tell
         self._ports = Ports(0, 0, 0)
