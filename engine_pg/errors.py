@@ -23,6 +23,8 @@ EngineError
 
 from __future__ import annotations
 
+from typing import cast
+
 
 class EngineError(Exception):
     """Root of all errors that the engine raises on purpose; the text is for people."""
@@ -65,11 +67,11 @@ class NotHeld(EngineError):
 
 
 class LeaseLost(NotHeld):
-    """This member is past `trusted_until`; it may resume."""
+    """The member is past `trusted_until`; it may resume."""
 
 
 class MemberEnded(NotHeld):
-    """This member was ended; everything it held is gone."""
+    """The member was ended; everything it held is gone."""
 
 
 class StaleToken(NotHeld):
@@ -98,3 +100,10 @@ class HostBusy(Unavailable):
 
 class OutcomeUnknown(EngineError):
     """It may have happened; look before trying again."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first error inside of a group of groups, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

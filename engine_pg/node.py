@@ -29,7 +29,7 @@ from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.db.urls import libpq_url
-from engine_pg.errors import EngineError, Invalid, MemberEnded
+from engine_pg.errors import EngineError, Invalid, MemberEnded, innermost
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
@@ -114,9 +114,9 @@ class Node:
             try:
                 await self._one_life()
             except* MemberEnded as ended:
-                log.warning("this member ended: %s", _first(ended))
+                log.warning("this member ended: %s", innermost(ended))
             except* EngineError as errors:
-                log.warning("not a member: %s", _first(errors))
+                log.warning("not a member: %s", innermost(errors))
             delay_s = 0.2 if boottime() - started > _SHORT_LIFE_S else min(delay_s * 1.6, 1.5)
             await asyncio.sleep(delay_s)
 
@@ -193,11 +193,3 @@ def _check_schema(url: str) -> None:
             f"the database is at revision {current}, this engine needs {head}: "
             "run `engine-pg db upgrade`, or install the engine that fits"
         )
-
-
-def _first(group: BaseExceptionGroup[EngineError]) -> BaseException:
-    """Return the first error inside of a group of groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -21,7 +21,7 @@ from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.fence import Fence, leader_gate_of
 from engine_pg.cluster.session import LockSession, Op
 from engine_pg.db.tx import Record
-from engine_pg.errors import EngineError, MemberEnded, NotHeld
+from engine_pg.errors import EngineError, NotHeld, innermost
 from engine_pg.ids import hash64
 
 log = logging.getLogger(__name__)
@@ -191,12 +191,17 @@ class Leaders:
             try:
                 await self._session.until_trusted()
                 await self._singletons[leadership.name](leadership)
-            except MemberEnded:
-                return
-            except NotHeld as error:
-                log.info("%s, term %d: %s", leadership.name, leadership.term, error)
-            except EngineError as error:
-                log.warning("%s failed: %s", leadership.name, error)
-            except Exception:  # a defect of one singleton is not the end of the node
-                log.exception("%s failed", leadership.name)
+            except Exception as error:  # noqa: BLE001 - a singleton's defect must not end the node
+                if self._session.ended is not None:
+                    return
+                self._tell(leadership, innermost(error))
             await asyncio.sleep(_RESTART_S)
+
+    def _tell(self, leadership: Leadership, error: BaseException) -> None:
+        name = f"{leadership.name}, term {leadership.term}"
+        if isinstance(error, NotHeld):
+            log.info("%s: %s", name, error)
+        elif isinstance(error, EngineError):
+            log.warning("%s failed: %s", name, error)
+        else:
+            log.error("%s failed", name, exc_info=error)

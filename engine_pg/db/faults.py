@@ -58,5 +58,7 @@ def translated(error: psycopg.Error) -> EngineError:
     if state is None:
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return DatabaseAway(text) if lost else DatabaseFault(text)
+    if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):  # the session is over, whatever why
+        return DatabaseAway(text)
     kind = _OWN.get(state) or _BY_STATE.get(state) or _BY_CLASS.get(state[:2]) or DatabaseFault
     return kind(text)
