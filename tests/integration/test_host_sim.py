@@ -14,16 +14,12 @@ from uuid import uuid4
 
 import pytest
 
-COMMAND = (
-    "from engine_pg.cli import host_sim, main;"
-    "main.app.add_typer(host_sim.app, name='host-sim'); main.run()"
-)
+COMMAND = [sys.executable, "-m", "engine_pg", "host-sim"]
 BRIEF = ["--launch-delay", "0.02", "--boot-delay", "0.03", "--shutdown-delay", "0.03"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", COMMAND, "host-sim", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=20)
 
 
 class Simulator:
@@ -41,7 +37,7 @@ class Simulator:
         self.ready.unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [
-                sys.executable, "-c", COMMAND, "host-sim", *self.options,
+                *COMMAND, *self.options,
                 "--journal", self.journal, "--ready-file", self.ready,
                 "--base-port", str(self.base_port),
             ],
@@ -306,10 +302,12 @@ def test_what_does_not_open_like_vdsm_is_closed(shared, data):
     assert wire.closed()
 
 
-def test_an_unknown_command_closes(shared):
-    wire = shared.wire()
+def test_an_unknown_command_closes_and_ends_the_subscriptions(shared):
+    wire, other = shared.wire(), shared.wire()
     wire.frame("ACK", {"id": "1"})
     assert wire.closed()
+    other.frame("SEND", {"destination": wire.queue}, b"x")
+    assert other.next()[2] == b"Subscription not available"
 
 
 def test_replies_go_to_every_subscriber_of_the_destination(shared):
@@ -328,26 +326,27 @@ def test_without_a_reply_destination_nobody_is_told(shared):
 
 
 def test_of_two_calls_with_one_id_the_second_is_answered_to_the_default(shared):
-    wire = shared.wire()
+    wire, default = shared.wire(), shared.wire()
+    default.subscribe("jms.topic.vdsm_responses")
+    default.result("Host.ping2")  # the subscription has been taken
     shared.control(host=1, fault="delay", verbs=["Host.echo"], seconds=0.2)
     for word in ("first", "second"):
         wire.send("Host.echo", [word], request_id="same")
-    reply = wire.message()
-    assert (reply["id"], reply["result"]) == ("same", "first")
+    assert wire.message()["result"] == "first"
+    assert default.message()["result"] == "second"
     shared.control(host=1, fault="heal")
-    assert wire.result("Host.ping2") is True
 
 
 def test_a_batch_of_two_acts_and_is_never_answered(shared):
-    wire, ids = shared.wire(), [str(uuid4()), str(uuid4())]
+    wire, other, ids = shared.wire(), shared.wire(), [str(uuid4()), str(uuid4())]
     batch = [
         {"jsonrpc": "2.0", "id": vm_id, "method": "VM.create", "params": creation(vm_id)}
         for vm_id in ids
     ]
     wire.send_body(json.dumps(batch).encode())
-    until(lambda: all(state(wire, vm_id) == "Up" for vm_id in ids))
+    until(lambda: all(state(other, vm_id) == "Up" for vm_id in ids))
     wire.send_body(json.dumps(batch[:1]).encode())
-    assert wire.message()["error"]["code"] == 4
+    assert wire.message()["error"]["code"] == 4  # the first message there is
 
 
 @pytest.mark.parametrize(
@@ -519,6 +518,22 @@ def test_a_crashed_host_comes_back_empty_with_another_boot_and_its_gate(simulato
     assert wire.result("VM.create", creation(vm_id, 6))["vmId"] == vm_id
     assert state(neighbour, other)
     assert simulator.verify()["violations"] == []
+
+
+def test_a_crashed_host_forgets_tombstones_and_calls_on_their_way(simulator):
+    wire, dead, late = simulator.wire(), str(uuid4()), str(uuid4())
+    wire.result("VM.create", creation(dead))
+    simulator.control(host=1, fault="vm-crash", vm=dead)
+    simulator.control(host=1, fault="delay", verbs=["VM.create"], seconds=0.1)
+    wire.send("VM.create", creation(late))
+    until(lambda: simulator.records("call_held"))
+    simulator.control(host=1, fault="crash")
+    (lost,) = until(lambda: simulator.records("call_unanswered"))
+    assert (lost["vm"], lost["why"]) == (late, "the host rebooted")
+    assert simulator.control(status=True)["hosts"][0]["vms"] == {}
+    simulator.end()
+    simulator.start()
+    assert simulator.control(status=True)["hosts"][0]["vms"] == {}
 
 
 def test_refused_connections_leave_standing_ones_alone(simulator):
