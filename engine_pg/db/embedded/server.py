@@ -26,6 +26,7 @@ _BOUND_S: Final = 30
 _PORT_BOUND_S: Final = 2
 _POLL_S: Final = 0.05
 _TAIL_LINES: Final = 15
+_ROOM_BYTES: Final = 1024**2  # with less, it cannot even say what it lacks
 _LOCALES: Final = ("C.UTF-8", "C")  # the first knows all letters' cases, the second is everywhere
 
 
@@ -130,9 +131,7 @@ class EmbeddedPostgres:
         first_words = site.log / "start.log"
         first_words.unlink(missing_ok=True)
         if said := self._control(site, "start", "-l", first_words):
-            raise DatabaseAway(
-                f"PostgreSQL in {site.home} did not start: {said}\n{_log_tail(site)}"
-            )
+            raise _failure(site, f"PostgreSQL did not start: {said}\n{_log_tail(site)}")
 
     def _control(self, site: Site, verb: str, *more: str | Path) -> str:
         """Run pg_ctl, wait for the outcome, and return what it complained about."""
@@ -179,7 +178,7 @@ def _lay_out(site: Site, programs: Programs) -> None:
             draft.rename(site.data)
             return
         said = result.stdout.strip()
-    raise DatabaseAway(f"initdb failed in {site.home}: {said[-2000:]}")
+    raise _failure(site, f"initdb failed: {said[-2000:]}")
 
 
 def _check_version(site: Site, programs: Programs) -> None:
@@ -209,6 +208,13 @@ def _wait_until_gone(site: Site) -> None:
                 " is taken by another program: stop that one first"
             )
         time.sleep(_POLL_S)
+
+
+def _failure(site: Site, said: str) -> DatabaseAway:
+    """Return the error for what PostgreSQL said, with the cause first that it mentions last."""
+    if "No space left on device" in said or shutil.disk_usage(site.home).free < _ROOM_BYTES:
+        said = f"the disk is full. {said}"
+    return DatabaseAway(f"{site.home}: {said}")
 
 
 def _log_tail(site: Site) -> str:

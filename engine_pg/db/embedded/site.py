@@ -90,7 +90,7 @@ def open_site(folder: Path, port: int) -> Site:
                 )
             return Site(account_for(Path(memory.home) / "data"), memory)
         account = account_for(folder / "data")
-        home = folder if account.reaches(folder) else _elsewhere(account)
+        home = folder if account.reaches(folder) else _elsewhere(account, folder)
         passwords = {name: secrets.token_urlsafe(24) for name in ("postgres", "engine")}
         memory = Memory(str(home), port or _free_port(), passwords)
         Account(os.geteuid(), os.getegid(), borrowed=False).write(note, json.dumps(asdict(memory)))
@@ -106,11 +106,14 @@ def explained(problem: OSError, folder: Path) -> str:
     return f"cannot keep a PostgreSQL server in {folder}: {problem.strerror} ({problem.filename})"
 
 
-def _elsewhere(account: Account) -> Path:
+def _elsewhere(account: Account, folder: Path) -> Path:
     home = _ELSEWHERE / f"postgres-{secrets.token_hex(4)}"
     home.mkdir(parents=True, mode=0o711)
     if not account.reaches(home):
         raise Invalid(f"the account with id {account.uid} cannot enter {home}")
+    (home / "README").write_text(
+        f"The PostgreSQL server of {folder}. Delete it with that folder.\n"
+    )
     return home
 
 
