@@ -1,0 +1,102 @@
+"""One request as the resources see it: who asks, what for, and how it is answered."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine_pg.api import correlation
+from engine_pg.api.accounts.tokens import Identity
+from engine_pg.api.auth import IDENTITY
+from engine_pg.api.paths import BASE
+from engine_pg.api.services import Services
+from engine_pg.api.wire import media
+from engine_pg.api.wire.document import Document
+from engine_pg.api.wire.kinds import uuid
+from engine_pg.commands.rows import Submission
+from engine_pg.errors import Invalid, NotFound
+from engine_pg.ids import derived_id, new_id
+
+_KEY_LIMIT: Final = 255
+
+
+class Call:
+    """A request of somebody we know."""
+
+    def __init__(self, request: Request) -> None:
+        self.request: Final = request
+        self.services: Final[Services] = request.app.state.services
+        self.base: Final[str] = request.scope[BASE]
+        self.identity: Final[Identity] = request.scope[IDENTITY]
+        self.correlation_id: Final[str] = request.scope[correlation.KEY]
+
+    def id_of(self, name: str = "id") -> UUID:
+        """Return an identity out of the path; what is none names nothing."""
+        try:
+            return uuid(self.request.path_params[name])
+        except ValueError as error:
+            raise NotFound("there is no such thing") from error
+
+    def text(self, name: str) -> str:
+        """Return a parameter of the query, empty if absent."""
+        return self.request.query_params.get(name, "").strip()
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return a parameter of the query that is true or false."""
+        text = self.text(name).lower()
+        return default if not text else text in ("true", "1", "yes", "")
+
+    def number(self, name: str) -> int | None:
+        """Return a parameter of the query that is a number; below zero it counts as absent."""
+        text = self.text(name)
+        if not text:
+            return None
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdecimal()):
+            raise Invalid(f"The parameter {name} is not a number")
+        return None if text.startswith("-") else int(digits[:18])
+
+    async def body(self, name: str) -> Document:
+        """Return the document that was sent, whose outermost element is `name`."""
+        return await media.body(self.request, name)
+
+    def answer(
+        self,
+        name: str,
+        document: Document,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Return a document as the client wants it."""
+        return media.answer(self.request, name, document, status, headers)
+
+    async def submission(
+        self, command: str, subject_id: UUID | None, params: dict[str, Any]
+    ) -> Submission:
+        """Return a command to submit; without a subject it makes a new one.
+
+        The same Idempotency-Key with the same request gives the same command and subject.
+        """
+        command_id = await self._command_id()
+        return Submission(
+            name=command,
+            subject_id=subject_id or derived_id(command_id, "subject"),
+            params=params,
+            user_name=self.identity.name,
+            correlation_id=self.correlation_id,
+            command_id=command_id,
+        )
+
+    async def _command_id(self) -> UUID:
+        key = self.request.headers.get("idempotency-key")
+        if key is None:
+            return new_id()
+        if not 0 < len(key) <= _KEY_LIMIT:
+            raise Invalid(f"An Idempotency-Key has 1 to {_KEY_LIMIT} characters")
+        body = hashlib.sha256(await self.request.body()).hexdigest()
+        path, query = self.request.scope["path"], self.request.url.query
+        return derived_id(self.identity.user_id, key, self.request.method, path, query, body)

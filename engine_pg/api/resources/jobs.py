@@ -1,0 +1,89 @@
+"""Jobs: what the engine was asked to do and how far it has come."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine_pg.api.accounts import users
+from engine_pg.api.call import Call
+from engine_pg.api.search.grammar import Comparison, parsed
+from engine_pg.api.types.job import job, step
+from engine_pg.commands import store
+from engine_pg.commands.rows import CommandView
+from engine_pg.db.tx import Tx
+from engine_pg.errors import Invalid, NotFound
+
+_LIMIT: Final = 1000
+_DEFAULT: Final = 100
+
+
+def _correlation_id(text: str) -> tuple[str | None, int]:
+    """Return the correlation id that a search asks for, and the page."""
+    search = parsed(text)
+    if search.where is None:
+        return None, search.page
+    match search.where:
+        case Comparison("correlation_id", "=", value) if "*" not in value:
+            return value, search.page
+        case _:
+            raise Invalid("Jobs can only be searched for by correlation_id=value")
+
+
+async def _owners(tx: Tx, views: list[CommandView]) -> dict[str, users.User]:
+    if not views:
+        return {}
+    return {user.name.lower(): user for user in await users.listed(tx)}
+
+
+async def listed(request: Request) -> Response:
+    """Answer with jobs, the newest first."""
+    call = Call(request)
+    correlation_id, page = _correlation_id(call.text("search"))
+    limit = call.number("max")
+    limit = min(_DEFAULT if limit is None else limit, _LIMIT)
+    async with call.services.db.read() as tx:
+        views = await store.listed(
+            tx, correlation_id=correlation_id, limit=limit, offset=(page - 1) * limit
+        )
+        owners = await _owners(tx, views)
+    documents = [
+        job(view, call.base, getattr(owners.get(view.user_name.lower()), "user_id", None))
+        for view in views
+    ]
+    return call.answer("jobs", {"job": documents})
+
+
+async def _view(call: Call) -> CommandView:
+    async with call.services.db.read() as tx:
+        return await store.view(tx, call.id_of())
+
+
+async def read(request: Request) -> Response:
+    """Answer with one job."""
+    call = Call(request)
+    view = await _view(call)
+    async with call.services.db.read() as tx:
+        owner = await users.find(tx, view.user_name)
+    return call.answer("job", job(view, call.base, owner.user_id if owner else None))
+
+
+async def steps(request: Request) -> Response:
+    """Answer with the steps of a job."""
+    call = Call(request)
+    view = await _view(call)
+    return call.answer("steps", {"step": [step(view, one, call.base) for one in view.steps]})
+
+
+async def read_step(request: Request) -> Response:
+    """Answer with one step of a job."""
+    call = Call(request)
+    view = await _view(call)
+    documents = [step(view, one, call.base) for one in view.steps]
+    wanted = str(request.path_params["step_id"])
+    found = next((document for document in documents if document["id"] == wanted), None)
+    if found is None:
+        raise NotFound("there is no such step")
+    return call.answer("step", found)

@@ -1,0 +1,37 @@
+"""What the API needs from the rest of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.api.metrics import Metrics
+from engine_pg.commands.rows import CommandView, Submission
+from engine_pg.db.database import Database
+from engine_pg.settings import Settings
+
+Until = Literal["accepted", "final"]
+
+
+class Commands(Protocol):
+    """Where commands are submitted (`engine_pg.commands.service`)."""
+
+    async def perform(
+        self, submission: Submission, *, until: Until = "final", bound_s: float = 20.0
+    ) -> CommandView:
+        """Submit and wait; a command that was refused raises its own error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The collaborators of the API; `ready` returns the reasons why the node is not."""
+
+    db: Database
+    commands: Commands
+    settings: Settings
+    ready: Callable[[], Sequence[str]] = tuple
+    passwords: Passwords = field(default_factory=Passwords)
+    metrics: Metrics = field(default_factory=Metrics)
