@@ -162,7 +162,8 @@ class LockSession:
         self._queue: deque[Op] = deque()
         self._work = asyncio.Event()
         self._fresh = asyncio.Event()
-        self._due = 0.0
+        self._renew_at = 0.0
+        self._look_at = 0.0
         self._warnings: list[str] = []
 
     @property
@@ -196,8 +197,8 @@ class LockSession:
         self._work.set()
 
     def observe_soon(self) -> None:
-        """Renew and look at the other members with the next batch."""
-        self._due = 0.0
+        """Look at the other members with the next batch, which goes at once."""
+        self._look_at = 0.0
         self._work.set()
 
     async def join(self) -> None:
@@ -235,7 +236,7 @@ class LockSession:
                 await self._connection.close()
 
     async def _collect(self) -> list[Op]:
-        left_s = self._due - self._clock()
+        left_s = min(self._renew_at, self._look_at) - self._clock()
         if not self._queue and left_s > 0:
             try:
                 async with asyncio.timeout(left_s):
@@ -246,11 +247,11 @@ class LockSession:
         return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
 
     async def _carry(self, batch: list[Op]) -> None:
-        observe = self._clock() >= self._due
-        sync = observe or any(op.sync for op in batch)
-        if not batch and not observe:
-            return
         sent_at = self._clock()
+        observe = sent_at >= self._look_at
+        sync = sent_at >= self._renew_at or any(op.sync for op in batch)
+        if not (batch or observe or sync):
+            return
         try:
             reply = await self._send(batch, sync=sync, observe=observe)
         except MemberEnded:
@@ -264,8 +265,8 @@ class LockSession:
         if sync:
             self._renewed(sent_at)
         self._deal_out(batch, reply)
-        if observe:
-            self._due = sent_at + self._heartbeat_s
+        if observe:  # twice as often as renewals: a counter that stands still is seen sooner
+            self._look_at = sent_at + self._heartbeat_s / 2
             self._owners.observed(reply["view"])
 
     def _deal_out(self, batch: list[Op], reply: Record) -> None:
@@ -323,7 +324,7 @@ class LockSession:
             raise
         self._connection = connection
         self.counters.resumes += 1
-        self._due = 0.0
+        self._look_at = 0.0
         self._renewed(sent_at)
         self._owners.resumed(reply["grants"])
         log.info(
@@ -362,6 +363,7 @@ class LockSession:
     def _renewed(self, sent_at: float) -> None:
         now = self._clock()
         self.trusted_until = sent_at + self.ttl_s - self._margin_s
+        self._renew_at = sent_at + self._heartbeat_s
         self.counters.renewal_s = now - sent_at
         self._owners.renewed(sent_at, now)
         self._fresh.set()

@@ -60,6 +60,8 @@ def test_a_member_that_leaves_frees_everything_at_once(database_url):
 def test_nobody_is_ended_on_an_outdated_counter(database_url):
     async def story():
         async with node(database_url, "a") as a, node(database_url, "b") as b:
+            rows = "select renewal from member where member_id = %(m)s and renewal > 0"
+            await eventually(lambda: a.rows(rows, m=a.member_id))
             ended = await end_member(b.db, a.member_id, renewal=0, by=b.member_id, reason="wrong")
             assert not ended
             assert a.session.trusted

@@ -8,18 +8,29 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "engine_pg", "host-sim"]
+from engine_pg.cli import main
+
+COMMAND = [sys.executable, "-c", "from engine_pg.cli.host_sim import app; app()"]  # starts faster
 BRIEF = ["--launch-delay", "0.02", "--boot-delay", "0.03", "--shutdown-delay", "0.03"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=20)
+    """Run a command that ends by itself, without a process of its own."""
+    command = ["engine-pg", "host-sim", *arguments]
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as exited:
+            main.run()
+    status = exited.value.code or 0
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 
 class Simulator:
