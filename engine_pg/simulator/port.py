@@ -12,12 +12,12 @@ Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
 
 class Port:
-    """A port, bound for good and listening from `open` to `close`."""
+    """A port, bound by the first `open` for good, and listening from `open` to `close`."""
 
     def __init__(self, address: str, number: int) -> None:
         self.address = address
-        self._held = _bind(address, number)
-        self.number: int = self._held.getsockname()[1]
+        self.number = number
+        self._held: socket.socket | None = None
         self._server: asyncio.Server | None = None
 
     @property
@@ -27,6 +27,9 @@ class Port:
 
     async def open(self, accept: Accept) -> None:
         """Accept connections."""
+        if self._held is None:
+            self._held = _bind(self.address, self.number)
+            self.number = int(self._held.getsockname()[1])
         if self._server is None:
             listening = _bind(self.address, self.number)
             self._server = await asyncio.start_server(accept, sock=listening)
@@ -40,7 +43,9 @@ class Port:
     def release(self) -> None:
         """Give the port back."""
         self.close()
-        self._held.close()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
 
 def _bind(address: str, number: int) -> socket.socket:

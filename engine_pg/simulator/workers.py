@@ -19,7 +19,7 @@ from engine_pg.simulator.answers import CallFailed
 from engine_pg.simulator.connection import Incoming
 from engine_pg.simulator.faults import Holds, When
 from engine_pg.simulator.gate import Gate, Grant, Stale, parse_grants
-from engine_pg.simulator.machine import Machine
+from engine_pg.simulator.machine import Boot, Machine
 from engine_pg.simulator.verbs import Arguments, Verb
 
 AT_WORK: Final = 8
@@ -63,6 +63,10 @@ class Call:
         }
 
 
+class _Unanswered(Exception):
+    """The caller will never hear of this call."""
+
+
 class Workers:
     """Runs the calls of one host."""
 
@@ -88,36 +92,43 @@ class Workers:
         """Bring a call to its end; whether anybody is told depends on faults and reboots."""
         boot = self._machine.boot
         self.calls += 1
-        if not await self._pass(call, "before") or self._machine.boot is not boot:
-            return
+        try:
+            await self._pass(call, "before", boot)
+            outcome = await self._work(call, boot)
+            await self._pass(call, "after", boot)
+        except _Unanswered as why:
+            self._record("call_unanswered", why=str(why), **call.description())
+        else:
+            answer(outcome)
+
+    async def _pass(self, call: Call, when: When, boot: Boot) -> None:
+        hold = self._holds.find(call.method, when)
+        if hold is not None:
+            self._record("call_held", when=when, seconds=hold.seconds, **call.description())
+            if hold.seconds is None or self._held >= MAX_HELD:
+                raise _Unanswered("it hangs")
+            self._held += 1
+            try:
+                await asyncio.sleep(hold.seconds)
+            finally:
+                self._held -= 1
+        self._survive(boot)
+
+    def _survive(self, boot: Boot) -> None:
+        if self._machine.boot is not boot:
+            raise _Unanswered("the host rebooted")
+
+    async def _work(self, call: Call, boot: Boot) -> Answer:
         if self._inside >= AT_WORK + WAITING:
             self._record("call_rejected", code=ErrorCode.QUEUE_FULL, **call.description())
-            answer(CallFailed(ErrorCode.QUEUE_FULL, "Too many tasks"))
-            return
+            return CallFailed(ErrorCode.QUEUE_FULL, "Too many tasks")
         self._inside += 1
         try:
             async with self._free:
-                if self._machine.boot is not boot:
-                    return
-                outcome = await self._perform(call)
+                self._survive(boot)
+                return await self._perform(call)
         finally:
             self._inside -= 1
-        if await self._pass(call, "after") and self._machine.boot is boot:
-            answer(outcome)
-
-    async def _pass(self, call: Call, when: When) -> bool:
-        hold = self._holds.find(call.method, when)
-        if hold is None:
-            return True
-        self._record("call_held", when=when, seconds=hold.seconds, **call.description())
-        if hold.seconds is None or self._held >= MAX_HELD:
-            return False
-        self._held += 1
-        try:
-            await asyncio.sleep(hold.seconds)
-        finally:
-            self._held -= 1
-        return True
 
     async def _perform(self, call: Call) -> Answer:
         number, refusal = self._admit(call)

@@ -138,6 +138,16 @@ def test_a_stop_before_the_answer_to_the_creation_counts(history):
     assert history.verdict().clean
 
 
+def test_the_latest_creation_counts_whichever_was_answered_first(history):
+    first = history.begin("VM.create", 1)
+    history.record("vm_stopped", vm=VM, host=1)
+    history.call("VM.create", 1)
+    history.end(first)
+    history.call("VM.create", 1)
+    (violation,) = [v for v in history.verdict().violations if v.kind == "double creation"]
+    assert [record["seq"] for record in violation.records] == [3, 6]
+
+
 def test_a_stop_after_the_second_creation_excuses_nothing(history):
     history.call("VM.create")
     second = history.begin("VM.create")
@@ -281,6 +291,14 @@ def test_two_late_calls_sent_together_are_not_excused(history):
 def test_a_late_call_is_not_excused_without_rising_tokens(history):
     history.begin("VM.create", 1, waited=2.0)
     history.begin("VM.destroy", 1)
+    assert history.kinds() == ["overlap"]
+
+
+def test_a_long_call_that_was_not_late_is_not_excused(history):
+    history.begin("VM.create", 1)
+    for _ in range(int(TAKEOVER_S * 100) + 5):
+        history.record("connected")
+    history.begin("VM.destroy", 2)
     assert history.kinds() == ["overlap"]
 
 
