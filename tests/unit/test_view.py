@@ -36,8 +36,12 @@ STATUS = {
     ],
     "locks": [
         {
-            **{"key": "vm:01234567-89ab", "mode": "exclusive", "token": (5 << 40) + 17},
-            **{"node": None, "command": "Launching VM a", "age_s": 1.5},
+            "key": "vm:01234567-89ab",
+            "mode": "exclusive",
+            "token": (5 << 40) + 17,
+            "node": None,
+            "command": "Launching VM a",
+            "age_s": 1.5,
         }
     ],
     "hosts": [{"name": "host-1", "status": "up", "vms": 3}],
