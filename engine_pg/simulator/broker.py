@@ -60,9 +60,12 @@ class Broker:
 
     def forward(self, frame: Frame, destination: str) -> int:
         """Pass a client's message to subscribers of the destination and its dotted parents."""
-        parts = destination.split(".")
-        parents = [".".join(parts[: count + 1]) for count in range(len(parts))]
-        hearers = [one for parent in parents for one in self._subscriptions.get(parent, ())]
+        hearers = [
+            subscription
+            for parent, subscriptions in self._subscriptions.items()
+            if destination == parent or destination.startswith(parent + ".")
+            for subscription in subscriptions
+        ]
         plain = {name: text for name, text in frame.headers.items() if name != "content-length"}
         for subscription in hearers:
             headers = {"subscription": subscription.subscription_id} | plain

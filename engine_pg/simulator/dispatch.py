@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from engine_pg.clock import boottime
 from engine_pg.hosts.vdsm.constants import ENGINE_FENCE, RESPONSES, ErrorCode
@@ -20,6 +20,8 @@ from engine_pg.simulator.broker import Broker
 from engine_pg.simulator.connection import Incoming
 from engine_pg.simulator.verbs import VERBS, vm_of
 from engine_pg.simulator.workers import Answer, Call, Workers
+
+MAX_DEPTH: Final = 100
 
 Fields = dict[str, Any]
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -95,10 +97,26 @@ def _requests(body: bytes) -> list[Fields]:
         raw: object = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise CallFailed(ErrorCode.PARSE, "Parse error") from error
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(MAX_DEPTH, raw):
+        raise CallFailed(ErrorCode.PARSE, "Parse error: nested too deeply")
     items = cast("list[object]", raw) if isinstance(raw, list) else [raw]
     if not items:
         raise CallFailed(ErrorCode.INVALID_REQUEST, "Invalid request: request batch is empty")
     return [_request(item) for item in items]
+
+
+def _deeper_than(levels: int, raw: object) -> bool:
+    """Tell whether walking through a value would strain the stack."""
+    level = [raw]
+    for _ in range(levels):
+        deeper: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                deeper.extend(cast("Fields", value).values())
+            elif isinstance(value, list):
+                deeper.extend(cast("list[object]", value))
+        level = deeper
+    return bool(level)
 
 
 def _request(raw: object) -> Fields:
@@ -109,6 +127,8 @@ def _request(raw: object) -> Fields:
         raise CallFailed(ErrorCode.INVALID_REQUEST, "Invalid request: wrong protocol version")
     if not isinstance(request.get("method"), str):
         raise CallFailed(ErrorCode.INVALID_REQUEST, "Invalid request: missing method")
+    if isinstance(request.get("id"), list | dict):
+        raise CallFailed(ErrorCode.INVALID_REQUEST, "Invalid request: wrong id type")
     if not isinstance(request.get("params", []), list | dict):
         raise CallFailed(ErrorCode.INVALID_REQUEST, "Invalid request: wrong params type")
     return request

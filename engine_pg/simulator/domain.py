@@ -13,7 +13,9 @@ from defusedxml import DefusedXmlException
 from engine_pg.errors import Invalid
 
 MAX_XML: Final = 1024 * 1024
-_KIB: Final = {"b": 1 / 1024, "k": 1, "m": 1024, "g": 1024**2, "t": 1024**3}
+MAX_MEMORY_KIB: Final = 1 << 40
+MAX_CPUS: Final = 4096
+_BYTES: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,16 @@ def parse_domain(xml: object) -> Domain:
     try:
         root: Element = defusedxml.ElementTree.fromstring(xml)
         vm_id = str(UUID(root.findtext("uuid", "").strip()))
+        name = root.findtext("name", "").strip() or vm_id
         memory = root.find("memory")
-        return Domain(
-            vm_id=vm_id,
-            name=root.findtext("name", "").strip() or vm_id,
-            memory_kib=0 if memory is None else _kib(memory),
-            cpus=int(root.findtext("vcpu", "1")),
-        )
+        memory_kib = 0 if memory is None else _kib(memory)
+        cpus = int(root.findtext("vcpu", "1"))
     except (ParseError, DefusedXmlException, ValueError, KeyError) as error:
         raise Invalid(f"bad domain XML: {error}") from error
+    if not (0 <= memory_kib <= MAX_MEMORY_KIB and 0 < cpus <= MAX_CPUS):
+        raise Invalid("bad domain XML: a size that no machine has")
+    return Domain(vm_id, name, memory_kib, cpus)
 
 
 def _kib(memory: Element) -> int:
-    return int(int(memory.text or "0") * _KIB[memory.get("unit", "KiB")[:1].lower()])
+    return int(memory.text or "0") * _BYTES[memory.get("unit", "KiB")[:1].lower()] // 1024

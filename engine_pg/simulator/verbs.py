@@ -17,6 +17,8 @@ from engine_pg.simulator.domain import parse_domain
 from engine_pg.simulator.machine import EVENT_TIME_BASE, Machine
 from engine_pg.simulator.vm import Status
 
+MAX_ID: Final = 100
+
 Arguments = dict[str, Any]
 
 
@@ -53,8 +55,8 @@ def vm_of(method: str, arguments: Arguments) -> str | None:
             return parse_domain(xml).vm_id
         except Invalid:
             return None
-    vm_id = arguments.get("vmID")
-    return None if vm_id is None else str(vm_id).lower()
+    vm_id: object = arguments.get("vmID")
+    return vm_id.lower()[:MAX_ID] if isinstance(vm_id, str) else None
 
 
 def _ping(_: Machine, __: Arguments) -> object:
@@ -138,7 +140,8 @@ def _dump(machine: Machine, arguments: Arguments) -> object:
 
 def _ids(arguments: Arguments) -> list[str]:
     ids: object = arguments.get("vmList")
-    return [str(vm_id) for vm_id in cast("list[object]", ids)] if isinstance(ids, list) else []
+    items = cast("list[object]", ids) if isinstance(ids, list) else []
+    return [vm_id for vm_id in items if isinstance(vm_id, str)]
 
 
 def _create(machine: Machine, arguments: Arguments) -> object:
@@ -164,7 +167,7 @@ def _shutdown(machine: Machine, arguments: Arguments) -> object:
     vm = machine.running(_vm_id(arguments))
     try:
         delay_s = min(max(0, int(arguments.get("delay") or 0)), 24 * 3600)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise internal(error) from error
     target: Status = "RebootInProgress" if _flag(arguments.get("reboot")) else "PoweringDown"
     if vm.status != target:
@@ -192,11 +195,14 @@ def _reset(machine: Machine, arguments: Arguments) -> object:
 
 
 def _vm_id(arguments: Arguments) -> str:
-    return str(arguments["vmID"]).lower()
+    vm_id: object = arguments["vmID"]
+    if not isinstance(vm_id, str):
+        raise internal("vmID is no string")
+    return vm_id.lower()
 
 
 def _flag(value: object) -> bool:
-    return str(value).lower() == "true"
+    return value is True or (isinstance(value, str) and value.lower() == "true")
 
 
 _SHUTDOWN: Final = ("vmID", "delay", "message", "reboot", "timeout", "force")

@@ -48,8 +48,8 @@ class Call:
         return {
             "connection": self.incoming.origin.connection,
             "peer": self.incoming.origin.peer,
-            "correlation_id": self.incoming.correlation_id,
-            "request_id": self.request_id,
+            "correlation_id": self.incoming.correlation_id[:_MAX_TEXT],
+            "request_id": str(self.request_id)[:_MAX_TEXT],
             "method": self.method,
             "mutating": self.verb.mutating,
             "vm": self.vm_id,

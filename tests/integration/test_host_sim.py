@@ -366,6 +366,12 @@ def test_a_batch_of_two_acts_and_is_never_answered(shared):
         (b"no json", -32700),
         (b"\xff", -32700),
         (b"[" * 100_000, -32700),
+        (
+            b'{"jsonrpc":"2.0","id":"1","method":"Host.echo","params":[%s1%s]}'
+            % (b"[" * 200, b"]" * 200),
+            -32700,
+        ),
+        (b'{"jsonrpc":"2.0","id":["1"],"method":"Host.ping2"}', -32600),
         (b"[]", -32600),
         (b"7", -32600),
         (b'{"jsonrpc":"1.0","id":"1","method":"Host.ping2"}', -32600),

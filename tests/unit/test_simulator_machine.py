@@ -126,6 +126,12 @@ def test_a_shut_down_vm_becomes_a_tombstone_with_the_reason(world):
     assert world.call("VM.create", CREATE)
 
 
+@pytest.mark.parametrize("delay", [float("inf"), "soon", [1]])
+def test_a_delay_that_is_none_is_an_internal_error(world, delay):
+    world.call("VM.create", CREATE)
+    assert code_of(world, "VM.shutdown", {"vmID": VM, "delay": delay}) == ErrorCode.INTERNAL
+
+
 def test_destroying_stops_what_was_to_come(world):
     world.call("VM.create", CREATE)
     world.call("VM.destroy", [VM])
@@ -166,6 +172,8 @@ def test_the_identity_is_the_one_inside_the_xml(world):
         "<domain><uuid>nobody</uuid></domain>",
         f"<domain><uuid>{VM}</uuid><memory unit='XB'>1</memory></domain>",
         f"<domain><uuid>{VM}</uuid><vcpu>many</vcpu></domain>",
+        f"<domain><uuid>{VM}</uuid><vcpu>{10**400}</vcpu></domain>",
+        f"<domain><uuid>{VM}</uuid><memory unit='b'>{10**400}</memory></domain>",
         f'<!DOCTYPE d [<!ENTITY e "x">]><domain><uuid>{VM}</uuid><name>&e;</name></domain>',
     ],
 )
@@ -181,6 +189,7 @@ def test_missing_and_surplus_arguments_are_internal_errors(world):
     assert code_of(world, "Host.echo", []) == ErrorCode.INTERNAL
     assert code_of(world, "Host.echo", [1, 2]) == ErrorCode.INTERNAL
     assert code_of(world, "VM.create", [VM, "no object"]) == ErrorCode.INTERNAL
+    assert code_of(world, "VM.destroy", [[VM]]) == ErrorCode.INTERNAL
     assert world.call("Host.echo", {"message": "hi", "unknown": 1}) == "hi"
 
 
