@@ -60,7 +60,7 @@ class Connection:
         self._receive = receive
         self._decoder = Decoder()
         self._subscriptions: dict[str, Subscription] = {}
-        self._expect_s: float | None = DETECTION_S  # until the first bytes have been understood
+        self._expect_s: float | None = None
         self._beat_s: float | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._sent_at = boottime()
@@ -105,7 +105,6 @@ class Connection:
                 opening += data
         if not opening.startswith(_OPENINGS):
             return False
-        self._expect_s = None
         self._take(opening)
         return True
 
@@ -120,12 +119,12 @@ class Connection:
 
     def _take(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
+            if self._writer.is_closing():  # what a crashed host had not read yet is lost
+                return
             command = self._commands.get(frame.command)
             if command is None:
                 raise BrokenFrame(f"Unknown command {frame.command[:20]!r}.")
             command(frame)
-            if self._writer.is_closing():
-                return
 
     def _end(self) -> None:
         for subscription in self._subscriptions.values():
