@@ -131,7 +131,7 @@ class Node:
             working = work(self._db, membership, runner, concurrency=settings.worker_concurrency)
             try:
                 async with asyncio.TaskGroup() as group:
-                    living = group.create_task(membership.run(), name="membership")
+                    living = group.create_task(self._live_until_left(membership), name="membership")
                     worker = group.create_task(working, name="worker")
                     await self._stop.wait()
                     worker.cancel()
@@ -140,6 +140,13 @@ class Node:
                     living.cancel()
             finally:
                 self._membership = None
+
+    async def _live_until_left(self, membership: Membership) -> None:
+        try:
+            await membership.run()
+        except* MemberEnded:
+            if not self._stop.is_set():  # it leaves: nothing must cut that short
+                raise
 
     def _driver(self, address: str, port: int) -> HostDriver:
         timeout_s = self._settings.host_call_timeout_s

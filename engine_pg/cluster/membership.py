@@ -92,6 +92,7 @@ class Membership:
     async def leave(self, reason: str = "stopped") -> None:
         """End this member at once, so that nobody has to wait for its lease to run out."""
         await self.leaders.stop()
+        self.session.leave()
         me = self.identity.member_id
         try:
             await end_member(self._db, me, renewal=None, by=me, reason=reason)

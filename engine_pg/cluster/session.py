@@ -220,12 +220,17 @@ class LockSession:
         self._connection = connection
         self._renewed(sent_at)
 
+    def leave(self) -> None:
+        """Carry nothing more: the member ends itself."""
+        self._end(MemberEnded("the member left"))
+        self._work.set()
+
     async def run(self) -> None:
         """Carry batches until the member ends; raises `MemberEnded`."""
         try:
-            while True:
-                batch = await self._collect()
-                await self._carry(batch)
+            while self.ended is None:
+                await self._carry(await self._collect())
+            raise self.ended
         except MemberEnded as error:
             self._end(error)
             raise
@@ -369,7 +374,7 @@ class LockSession:
         self._fresh.set()
 
     def _end(self, error: MemberEnded) -> None:
-        self.ended = error
+        self.ended = self.ended or error
         self._fresh.set()
         while self._queue:
             self._queue.popleft().fail(error)

@@ -41,6 +41,7 @@ class Course:
         self._journal = journal
         self._records = {step.number: step for step in run.command.steps}
         self._failed: tuple[int, Step] | None = None
+        self._void = False
 
     async def forward(self) -> EngineError | None:
         """Go on at the first step without an outcome; return why the command must be reversed.
@@ -92,14 +93,18 @@ class Course:
         run = self._run
         await run.membership.session.until_trusted()
         if isinstance(step, HostStep):
-            return await HostStepRun(run, self._journal, number, step).forward(record)
+            host_step = HostStepRun(run, self._journal, number, step)
+            try:
+                return await host_step.forward(record)
+            finally:
+                self._void = host_step.nothing_happened
         if step.prepare is not None:
             await step.prepare(run)
         return await self._journal.write(number, step)
 
     async def _rejected(self, error: EngineError) -> EngineError:
         log.info("%s: %s", self._definition.name, error)
-        await self._journal.fail(self._failed, error)
+        await self._journal.fail(self._failed, error, void=self._void)
         # What the failed step and those before it left behind is read back, not remembered.
         self._records = await self._run.steps()
         return error

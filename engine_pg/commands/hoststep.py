@@ -50,6 +50,7 @@ class HostStepRun:
         self._number = number
         self._step = step
         self._deadline = boottime() + step.patience_s
+        self.nothing_happened = False
 
     async def forward(self, record: StepView | None) -> Record:
         """Do the step, going on from its record if there is one; return its outcome.
@@ -85,6 +86,9 @@ class HostStepRun:
         """Make the call; None: it surely did not happen and may be made again."""
         try:
             return await self._insist(lambda: self._step.act(self._run, intent))
+        except (HostUnreachable, HostBusy, Rejected):
+            self.nothing_happened = True  # never sent, or refused: there is nothing to reverse
+            raise
         except OutcomeUnknown as error:
             log.info("%s: %s; asking the host", self._step.name, error)
             return await self._settled(intent, self._run.claim.attempt)

@@ -37,7 +37,8 @@ values (%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, 'failed', %(a
         %(error)s, clock_timestamp())
 on conflict (command_id, number) do update
    set state = 'failed', error = excluded.error, ended_at = excluded.ended_at,
-       attempt = excluded.attempt
+       attempt = excluded.attempt,
+       intent = case when %(void)s then null else command_step.intent end
 """
 COMPENSATED: Final[LiteralString] = """
 update command_step set state = 'compensated', ended_at = clock_timestamp()
@@ -92,13 +93,19 @@ class Journal:
             await self._finish(tx, number, step, outcome)
         self._accepted(step)
 
-    async def fail(self, failed: tuple[int, Step] | None, error: EngineError) -> None:
-        """Commit that a step failed (None: the command, before any step), and why."""
+    async def fail(
+        self, failed: tuple[int, Step] | None, error: EngineError, *, void: bool = False
+    ) -> None:
+        """Commit that a step failed (None: the command, before any step), and why.
+
+        `void`: its intent surely had no effect, and needs no compensation.
+        """
         told = {"kind": type(error).__name__, "error": str(error)}
         async with self._run.write() as tx:
             if failed is not None:
                 number, step = failed
-                await tx.run(FAIL_STEP, self._row(number, step) | {"error": str(error)})
+                row = self._row(number, step) | {"error": str(error), "void": void}
+                await tx.run(FAIL_STEP, row)
                 if isinstance(step, HostStep) and step.failed is not None:
                     await step.failed(self._run, tx, error)
             await tx.run(ERROR, told | {"command_id": self._run.command.command_id})
