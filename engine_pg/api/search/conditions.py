@@ -51,7 +51,8 @@ class Searchable:
         if found is None or found.sort_key is None:
             raise Invalid(f"The search cannot sort by {search.sort_field[:40]}")
         key = found.sort_key
-        return [key.desc().nulls_last() if search.descending else key.asc().nulls_last()]
+        first = key.desc() if search.descending else key.asc()
+        return [first.nulls_last(), *self.order]
 
     def _comparison(self, node: Comparison, *, exact_case: bool) -> Condition:
         found = self.fields.get(node.field)

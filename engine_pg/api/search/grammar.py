@@ -13,6 +13,7 @@ _LENGTH_LIMIT: Final = 8192
 _DEPTH_LIMIT: Final = 20
 _CONDITION_LIMIT: Final = 200
 _PAGE_LIMIT: Final = 1_000_000
+_KEYWORDS: Final = ("and", "or", "sortby", "page")
 _TOKEN: Final = re.compile(
     r'\s*(?:"(?P<quoted>[^"]*)"|(?P<op>!=|<=|>=|=|<|>)|(?P<paren>[()])'
     r'|(?P<word>(?:[^\s"()=<>!]|!(?!=))+))'
@@ -112,22 +113,21 @@ class _Parser:
         self._at += 1
         return token
 
-    def _takes(self, *keywords: str) -> bool:
+    def _stands(self, *keywords: str) -> bool:
         token = self._peek()
-        if token is None or not token.says(*keywords) or self._is_field():
-            return False
-        self._at += 1
-        return True
+        return token is not None and token.says(*keywords) and not self._is_field()
+
+    def _takes(self, *keywords: str) -> bool:
+        stands = self._stands(*keywords)
+        self._at += stands
+        return stands
 
     def _is_field(self) -> bool:
         follower = self._peek(1)
         return follower is not None and follower.kind == "op"
 
     def _ends(self) -> bool:
-        token = self._peek()
-        if token is None or token == Token("paren", ")"):
-            return True
-        return token.says("sortby", "page") and not self._is_field()
+        return self._peek() in (None, Token("paren", ")")) or self._stands("sortby", "page")
 
     def _any(self, depth: int) -> Node:
         parts = [self._all(depth)]
@@ -137,26 +137,23 @@ class _Parser:
 
     def _all(self, depth: int) -> Node:
         parts = [self._condition(depth)]
-        while not self._ends() and not self._stands_or():
+        while not self._ends() and not self._stands("or"):
             self._takes("and")
             parts.append(self._condition(depth))
         return parts[0] if len(parts) == 1 else Joined("and", tuple(parts))
-
-    def _stands_or(self) -> bool:
-        token = self._peek()
-        return token is not None and token.says("or") and not self._is_field()
 
     def _condition(self, depth: int) -> Node:
         self._conditions += 1
         if self._conditions > _CONDITION_LIMIT or depth > _DEPTH_LIMIT:
             raise Invalid("The search has too many conditions")
+        keyword = self._stands(*_KEYWORDS)
         token = self._next("a condition")
         if token == Token("paren", "("):
             inner = self._any(depth + 1)
             if self._next("a closing parenthesis") != Token("paren", ")"):
                 raise Invalid("The search has a parenthesis without its partner")
             return inner
-        if token.kind not in ("word", "quoted"):
+        if keyword or token.kind not in ("word", "quoted"):
             raise Invalid(f"The search has {token.text!r} where a condition is expected")
         operator = self._peek()
         if token.kind == "quoted" or operator is None or operator.kind != "op":
