@@ -6,7 +6,7 @@ import asyncio
 import html
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Literal, Self
@@ -53,20 +53,42 @@ def named(tag: str, name: str) -> Element:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of one try at one node; status 0: no answer."""
+
+    url: str
+    status: int
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     content: bytes = b""
     media: str = "application/xml"
     patience_s: float = 15.0
+    key: str = ""  # the same key is the same request, however often it is sent
+
+    @property
+    def repeatable(self) -> bool:
+        return self.method == "GET" or bool(self.key)
 
 
 class Client:
     """Asks the nodes in turn until one answers, beginning with the one that the caller names."""
 
-    def __init__(self, urls: Sequence[str], user: str, password: str) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        user: str,
+        password: str,
+        *,
+        tell: Callable[[Heard], None] = lambda _: None,
+    ) -> None:
         self._urls = list(urls)
         self._credentials = {"username": user, "password": password}
+        self._tell = tell
         self._token = ""
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=2.0), trust_env=False)
 
@@ -80,10 +102,14 @@ class Client:
         """Read an entity or a collection; repeated until a node answers."""
         return _parsed(await self._ask(_Request("GET", _API + path), first))
 
-    async def post(self, path: str, body: Element, *, first: int = 0) -> Element:
-        """Create an entity or start an action; repeated only while nothing was sent."""
-        request = _Request("POST", _API + path, ElementTree.tostring(body))
+    async def post(self, path: str, body: Element, *, first: int = 0, key: str = "") -> Element:
+        """Create an entity or start an action; repeated while nothing was sent, or under a key."""
+        request = _Request("POST", _API + path, ElementTree.tostring(body), key=key)
         return _parsed(await self._ask(request, first))
+
+    async def delete(self, path: str, *, first: int = 0, key: str = "") -> None:
+        """Remove an entity; repeated as a creation is."""
+        await self._ask(_Request("DELETE", _API + path, key=key), first)
 
     async def status(self) -> dict[str, Any]:
         """Return what a node knows of the whole cluster."""
@@ -98,14 +124,17 @@ class Client:
                 answer = await self._authorized(url, request)
             except _NOT_SENT as problem:
                 said = f"{url} does not answer: {problem}"
+                self._tell(Heard(url, 0, said))
             except httpx.TransportError as problem:
                 said = f"{url} fell silent: {problem!r}"
-                if request.method != "GET":
+                self._tell(Heard(url, 0, said))
+                if not request.repeatable:
                     raise OutcomeUnknown(said) from problem
             else:
+                said = "" if answer.is_success else f"{url} answers {_detail(answer)}"
+                self._tell(Heard(url, answer.status_code, said))
                 if answer.status_code not in _AWAY:
                     return _accepted(answer)
-                said = f"{url} answers {_detail(answer)}"
             if boottime() > deadline:
                 raise Unavailable(said)
             await asyncio.sleep(_PAUSE_S)
@@ -129,7 +158,7 @@ class Client:
             "Content-Type": request.media,
             "Version": "4",
             "Authorization": f"Bearer {self._token}",
-        }
+        } | ({"Idempotency-Key": request.key} if request.key else {})
         return await self._http.request(
             request.method, url + request.path, headers=headers, content=request.content
         )

@@ -76,6 +76,21 @@ class StateFolder:
         finally:
             os.close(descriptor)
 
+    def in_use(self) -> bool:
+        """Say whether a stack runs here."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
     def admin_password(self) -> str:
         """Return the administrator's password, generated at the first call."""
         if not self.password_file.exists():
