@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 import engine_pg
-from engine_pg.cli import db, host_sim, serve, up
+from engine_pg.cli import db, demo, host_sim, serve, up
 from engine_pg.errors import EngineError, Invalid
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.command()(serve.serve)
+app.add_typer(demo.app, name="demo")
 app.add_typer(db.app, name="db")
 app.add_typer(host_sim.app, name="host-sim")
 
