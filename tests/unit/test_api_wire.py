@@ -49,7 +49,7 @@ def test_what_xml_cannot_carry_is_left_out_of_it(text):
 
 def test_nothing_is_left_out_and_an_empty_text_is_written_in_full():
     written = xml.written("vm", {"id": "1", "description": "", "host": None, "tags": {}})
-    assert written.endswith(b'<vm id="1"><description></description><tags></tags></vm>')
+    assert written.endswith(b'<vm id="1"><description></description><tags/></vm>')
 
 
 def test_values_are_written_as_ovirt_writes_them():

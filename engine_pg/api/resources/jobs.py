@@ -9,8 +9,10 @@ from starlette.responses import Response
 
 from engine_pg.api.accounts import users
 from engine_pg.api.call import Call
+from engine_pg.api.follow import followed
 from engine_pg.api.search.grammar import Comparison, parsed
 from engine_pg.api.types.job import job, step
+from engine_pg.api.wire.document import Document
 from engine_pg.commands import store
 from engine_pg.commands.rows import CommandView
 from engine_pg.db.tx import Tx
@@ -32,10 +34,11 @@ def _correlation_id(text: str) -> tuple[str | None, int]:
             raise Invalid("Jobs can only be searched for by correlation_id=value")
 
 
-async def _owners(tx: Tx, views: list[CommandView]) -> dict[str, users.User]:
-    if not views:
-        return {}
-    return {user.name.lower(): user for user in await users.listed(tx)}
+async def _documents(call: Call, tx: Tx, views: list[CommandView]) -> list[Document]:
+    known = {user.name.lower(): user.user_id for user in await users.listed(tx)} if views else {}
+    documents = [job(view, call.base, known.get(view.user_name.lower())) for view in views]
+    await followed(call, tx, documents)
+    return documents
 
 
 async def listed(request: Request) -> Response:
@@ -48,11 +51,7 @@ async def listed(request: Request) -> Response:
         views = await store.listed(
             tx, correlation_id=correlation_id, limit=limit, offset=(page - 1) * limit
         )
-        owners = await _owners(tx, views)
-    documents = [
-        job(view, call.base, getattr(owners.get(view.user_name.lower()), "user_id", None))
-        for view in views
-    ]
+        documents = await _documents(call, tx, views)
     return call.answer("jobs", {"job": documents})
 
 
@@ -64,10 +63,10 @@ async def _view(call: Call) -> CommandView:
 async def read(request: Request) -> Response:
     """Answer with one job."""
     call = Call(request)
-    view = await _view(call)
     async with call.services.db.read() as tx:
-        owner = await users.find(tx, view.user_name)
-    return call.answer("job", job(view, call.base, owner.user_id if owner else None))
+        view = await store.view(tx, call.id_of())
+        documents = await _documents(call, tx, [view])
+    return call.answer("job", documents[0])
 
 
 async def steps(request: Request) -> Response:

@@ -50,7 +50,10 @@ async def listed(request: Request) -> Response:
 async def read(request: Request) -> Response:
     """Answer with Blank."""
     call = Call(request)
-    return call.answer("template", _blank(call))
+    blank = _blank(call)
+    async with call.services.db.read() as tx:
+        await followed(call, tx, [blank])
+    return call.answer("template", blank)
 
 
 async def part(request: Request) -> Response:

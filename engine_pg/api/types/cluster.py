@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from engine_pg.api.types.defaults import MAC_POOL_ID, SCHEDULING_POLICY_ID, VERSION
-from engine_pg.api.wire.kinds import BOOLEAN, NAME, STRING, enum, integer, many, ref, struct, text
+from engine_pg.api.wire.kinds import BOOLEAN, LABEL, NAME, STRING, enum, integer, many, ref, struct
 from engine_pg.api.wire.shape import Shape, constant, given, kept
 
 _INHERITED: Final = enum("inherit", "true", "false")
 _PERCENT: Final = integer(0, 100)
-_PROPERTY: Final = struct(name=NAME, value=STRING)
+_PROPERTY: Final = struct(name=LABEL, value=STRING)
 
 CLUSTER: Final = Shape(
     "cluster",
@@ -25,7 +25,7 @@ CLUSTER: Final = Shape(
         enum("x86_64", "ppc64", "s390x", "aarch64", "undefined"),
         "cpu_architecture",
     ),
-    given("cpu/type", text(255), "cpu_type"),
+    given("cpu/type", LABEL, "cpu_type"),
     kept("version/major", integer(0, 99), VERSION["major"]),
     kept("version/minor", integer(0, 99), VERSION["minor"]),
     kept("ballooning_enabled", BOOLEAN, default=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine_pg.api.wire.kinds import BOOLEAN, NAME, STRING, enum, integer, ref, text
+from engine_pg.api.wire.kinds import BOOLEAN, LABEL, NAME, STRING, enum, integer, ref
 from engine_pg.api.wire.shape import Shape, constant, filled, given, kept, shown
 
 HOST: Final = Shape(
@@ -14,7 +14,7 @@ HOST: Final = Shape(
     given("name", NAME),
     given("description", STRING),
     given("comment", STRING),
-    given("address", text(255)),
+    given("address", LABEL),
     given("port", integer(1, 65535)),
     given("cluster", ref("clusters"), "cluster_id"),
     shown("status", STRING, "status"),

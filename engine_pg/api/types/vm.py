@@ -5,13 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from engine_pg.api.wire.kinds import BOOLEAN, DATE, NAME, STRING, integer, many, ref, struct, text
+from engine_pg.api.wire.kinds import (
+    BOOLEAN,
+    DATE,
+    LABEL,
+    NAME,
+    STRING,
+    enum,
+    integer,
+    many,
+    ref,
+    struct,
+    text,
+)
 from engine_pg.api.wire.shape import Element, Shape, constant, filled, given, kept, shown
 from engine_pg.inventory.rows import Vm
 
 MEMORY: Final = integer(1 << 20, 1 << 50)
 CPUS: Final = integer(1, 4096)
-_PROPERTY: Final = struct(name=NAME, value=STRING, regexp=STRING)
+_PROPERTY: Final = struct(name=LABEL, value=STRING, regexp=STRING)
 
 
 def _memory(vm: Vm) -> int:
@@ -72,7 +84,7 @@ HARDWARE: Final[tuple[Element, ...]] = (
     kept("os/initrd", STRING),
     kept("os/kernel", STRING),
     kept("placement_policy/affinity", STRING, "migratable"),
-    kept("placement_policy/hosts", many("host", struct(id=STRING, name=NAME))),
+    kept("placement_policy/hosts", many("host", struct(id=STRING, name=LABEL))),
     kept("rng_device/rate/bytes", integer(0)),
     kept("rng_device/rate/period", integer(0)),
     kept("rng_device/source", STRING),
@@ -89,7 +101,6 @@ HARDWARE: Final[tuple[Element, ...]] = (
     kept("tunnel_migration", BOOLEAN),
     kept("usb/enabled", BOOLEAN, default=False),
     kept("usb/type", STRING),
-    kept("use_latest_template_version", BOOLEAN, default=False),
     kept("virtio_scsi/enabled", BOOLEAN, default=True),
     kept("virtio_scsi_multi_queues", integer(-1)),
     kept("virtio_scsi_multi_queues_enabled", BOOLEAN, default=False),
@@ -103,7 +114,7 @@ VM: Final = Shape(
     given("description", STRING),
     given("comment", STRING),
     shown("status", STRING, "status"),
-    given("type", text(32), "vm_type"),
+    given("type", enum("desktop", "server", "high_performance"), "vm_type"),
     given("memory", MEMORY, "memory_bytes"),
     given("cpu/topology/sockets", CPUS, "cpu_sockets"),
     given("cpu/topology/cores", CPUS, "cpu_cores"),
@@ -121,6 +132,7 @@ VM: Final = Shape(
     constant("run_once", BOOLEAN, value=False),
     constant("has_illegal_images", BOOLEAN, value=False),
     kept("origin", STRING, "ovirt"),
+    kept("use_latest_template_version", BOOLEAN, default=False),
     *HARDWARE,
     links=(
         "affinitylabels", "applications", "cdroms", "diskattachments", "floppies",

@@ -7,6 +7,7 @@ phrase that completes "element … ".
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from uuid import UUID
 from engine_pg.api.wire.document import ILLEGAL, Document, is_document, reference, repeated
 
 _TEXT_LIMIT: Final = 4096
+_NAME_LIMIT: Final = 255
 _INT64: Final = 1 << 63
 
 
@@ -53,6 +55,13 @@ def _text(limit: int) -> Callable[[object], str]:
 def text(limit: int) -> Kind:
     """Return the kind of a text of at most `limit` characters."""
     return Kind("string", _text(limit))
+
+
+def _name(raw: object) -> str:
+    name = _text(_NAME_LIMIT)(raw)
+    if not re.fullmatch(r"[\w.-]*", name):
+        raise ValueError("has characters other than letters, digits, '-', '_' and '.'")
+    return name
 
 
 def integer(low: int = -_INT64, high: int = _INT64 - 1) -> Kind:
@@ -125,7 +134,7 @@ def _reference_in(raw: object) -> Reference:
         return Reference(uuid(id_), None)
     if not isinstance(name, str) or not name:
         raise ValueError("names neither an id nor a name")
-    return Reference(None, NAME.parse(name))
+    return Reference(None, LABEL.parse(name))
 
 
 def uuid(raw: object) -> UUID:
@@ -177,7 +186,8 @@ def struct(**parts: Kind) -> Kind:
 
 
 STRING: Final = text(_TEXT_LIMIT)
-NAME: Final = text(255)
+LABEL: Final = text(_NAME_LIMIT)
+NAME: Final = Kind("string", _name)
 INTEGER: Final = integer()
 DECIMAL: Final = Kind("decimal", _decimal)
 BOOLEAN: Final = Kind("boolean", _boolean)

@@ -1,6 +1,6 @@
 """XML in and out, as oVirt's clients write and read it.
 
-Written by hand, since `<x/>` means "nothing" to those clients and `<x></x>` an empty text, and
+Written by hand, since of a text `<x/>` means "nothing" to those clients and `<x></x>` "empty", and
 since building strings is twice as fast as any tree. Read by expat with everything switched off that
 could reach out or blow up: document types, entities, depth, number of elements.
 """
@@ -45,20 +45,26 @@ def _element(out: list[str], name: str, value: object) -> None:
     if isinstance(value, list):
         for each in cast("list[object]", value):
             _element(out, name, each)
-        return
-    if not isinstance(value, dict):
+    elif isinstance(value, dict):
+        _group(out, name, cast("Document", value))
+    else:
         out.append(f"<{name}>{_text(value)}</{name}>")
-        return
-    document = cast("Document", value)
+
+
+def _group(out: list[str], name: str, document: Document) -> None:
     out.append(f"<{name}")
     for attribute in ATTRIBUTES:
         if (text := document.get(attribute)) is not None:
             out.append(f' {attribute}="{escape(legal(str(text)), _QUOTED)}"')
     out.append(">")
+    opened = len(out)
     for key, inner in document.items():
         if inner is not None and key not in ATTRIBUTES:
             _element(out, key, inner)
-    out.append(f"</{name}>")
+    if len(out) == opened:
+        out[-1] = "/>"  # the SDK loses its place in some types (method) that are written in full
+    else:
+        out.append(f"</{name}>")
 
 
 def written(name: str, document: Document) -> bytes:
