@@ -29,14 +29,14 @@ async def furnish(
     within = named("data_center", DATA_CENTER)
     await _ensure(client, "clusters", [element("cluster", _name(CLUSTER), within)])
     made = await _ensure(client, "hosts", [_host(n, port) for n, port in enumerate(host_ports, 1)])
-    tell(f"{len(host_ports)} hosts, {made} of them new")
+    tell(f"hosts: {len(host_ports)}, {made} of them new")
     await _until(client, "hosts", lambda host: _text(host, "status") in ("up", "maintenance"))
     made = await _ensure(client, "vms", [_vm(number) for number in range(1, vms + 1)])
-    tell(f"{vms} VMs, {made} of them new")
+    tell(f"VMs: {vms}, {made} of them new")
     began = boottime()
     started = await _start_all(client)
     await _until(client, "vms", lambda vm: _text(vm, "status") not in _STARTING)
-    tell(f"{started} VMs started in {boottime() - began:.1f} s")
+    tell(f"VMs: {started} started in {boottime() - began:.1f} s")
 
 
 def _name(name: str) -> Element:

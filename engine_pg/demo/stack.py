@@ -130,10 +130,19 @@ class Stack:
             self.database_url = embedded.url()
             self._tell(f"PostgreSQL listens on 127.0.0.1:{embedded.port()}")
         await uninterrupted(asyncio.to_thread(upgrade, self.database_url), _BOUND_S)
+        await self._ensure_admin()
+
+    async def _ensure_admin(self) -> None:
+        file = self.state.password_file
+        new = not file.exists()
         hashed = await Passwords().hash(self.state.admin_password())
         async with Database(self.database_url) as database, database.write() as tx:
-            if not await users.add(tx, ADMIN, hashed) and embedded:
-                await users.set_password(tx, ADMIN, hashed)  # the file is who knows it
+            if await users.add(tx, ADMIN, hashed) or not new:
+                return
+            if self.embedded is None:
+                file.unlink()
+                raise Conflict(f"your database knows {ADMIN}: write the password to {file}")
+            await users.set_password(tx, ADMIN, hashed)
 
     async def _stop_processes(self) -> None:
         """Stop the nodes first: what they still have to say to the hosts shall be heard."""

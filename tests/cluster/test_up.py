@@ -52,10 +52,10 @@ def finish(up: subprocess.Popen[str]) -> str:
     return said
 
 
-def start(state: Path, *more: str) -> subprocess.Popen[str]:
+def start(state: Path, *more: str, **env: str) -> subprocess.Popen[str]:
     words = command(state, *more)
     # The folder in the environment marks the children, whose words do not name it.
-    env = environment() | {"ENGINE_STATE_DIR": str(state)}
+    env = environment() | {"ENGINE_STATE_DIR": str(state)} | env
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(words, env=env, text=True, **streams)
 
@@ -69,11 +69,11 @@ def wait_until_ready(up: subprocess.Popen[str]) -> None:
 
 def test_a_second_run_goes_on_from_the_first(state):
     first = finish(start(state, "--for", "0"))
-    assert "3 VMs, 3 of them new" in first
-    assert re.search(r"3 VMs started in \d", first)
+    assert "VMs: 3, 3 of them new" in first
+    assert re.search(r"VMs: 3 started in \d", first)
     second = finish(start(state, "--for", "0"))
-    assert "1 hosts, 0 of them new" in second
-    assert "3 VMs, 0 of them new" in second
+    assert "hosts: 1, 0 of them new" in second
+    assert "VMs: 3, 0 of them new" in second
     assert processes_of(state) == []
 
 
@@ -105,3 +105,14 @@ def test_a_killed_run_leaves_postgres_alone_and_the_next_adopts_it(state):
         up.send_signal(signal.SIGINT)
         finish(up)
     assert processes_of(state) == []
+
+
+def test_a_database_of_ones_own_is_used_and_its_administrator_left_alone(
+    state, roomy_tmp, fresh_database_url
+):
+    mine = {"ENGINE_DATABASE_URL": fresh_database_url}
+    assert "VMs: 3, 3 of them new" in finish(start(state, "--for", "0", **mine))
+    assert not (state / "postgres").exists()
+    stranger = roomy_tmp / "stranger"
+    assert "your database knows admin@internal" in finish(start(stranger, **mine))
+    assert "VMs: 3, 0 of them new" in finish(start(state, "--for", "0", **mine))
