@@ -159,18 +159,28 @@ class _Highest:
 
 
 class _StaleCall:
+    """A change under a token that a newer one had overtaken.
+
+    A host that checks tokens is overtaken by a question too: it shuts the gate. One that can't check
+    them may still run what its dead caller left in the queue, until the successor acts.
+    """
+
     def __init__(self) -> None:
+        self._questions_count = True
         self._accepted: dict[int, _Highest] = {}
         self._acted = _Highest()
 
     def see(self, record: Record) -> Iterator[Violation]:
+        if record["kind"] == "process_started":
+            self._questions_count = record.get("fencing") != "none"
         if record["kind"] != "call_begun" or record["refused"]:
             return
         accepted = self._accepted.setdefault(record["host"], _Highest())
         if record["mutating"]:
             yield from self._overtaken(record, accepted)
             self._acted.note(record)
-        accepted.note(record)
+        if self._questions_count:
+            accepted.note(record)
 
     def _overtaken(self, record: Record, accepted: _Highest) -> Iterator[Violation]:
         for grant in record["fence"]:

@@ -31,7 +31,7 @@ from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.simulator.judge import Verdict, judge
 
-INFLIGHT_S = 0.8
+INFLIGHT_S = 1.5
 
 
 class Hosts:

@@ -10,7 +10,7 @@ import pytest
 from engine_pg.api.resources.catalog import RESOURCES
 from engine_pg.api.types.cluster import CLUSTER
 from engine_pg.api.types.data_center import DATA_CENTER
-from engine_pg.api.types.empty import element_of
+from engine_pg.api.types.empty import TOP, element_of
 from engine_pg.api.types.event import EVENT
 from engine_pg.api.types.host import HOST
 from engine_pg.api.types.job import job, step
@@ -225,6 +225,11 @@ def test_the_sdk_reads_every_empty_collection(path):
     shape = RESOURCES[path].shape if path in RESOURCES else TEMPLATE
     for rel in shape.links:
         assert Reader.read(xml.written(element_of(path, rel), {})) == [], rel
+
+
+@pytest.mark.parametrize("element", TOP.values())
+def test_the_sdk_reads_what_the_engine_has_nothing_of(element):
+    assert Reader.read(xml.written(element, {})) == []
 
 
 def view(**changes) -> CommandView:

@@ -164,6 +164,21 @@ def test_a_call_under_a_token_that_its_host_saw_overtaken_is_stale(history):
     assert [record["seq"] for record in violation.records] == [1, 3]
 
 
+@pytest.mark.parametrize(("fencing", "kinds"), [("all", ["stale call"]), ("none", [])])
+def test_a_question_overtakes_only_where_the_host_can_shut_its_gate(history, fencing, kinds):
+    history.record("process_started", fencing=fencing)
+    history.read(6)
+    history.destroy(5)
+    assert history.kinds() == kinds
+
+
+def test_a_change_overtakes_on_every_host(history):
+    history.record("process_started", fencing="none")
+    history.create(6)
+    history.destroy(5)
+    assert history.kinds() == ["stale call"]
+
+
 def test_a_call_under_a_token_that_acted_elsewhere_is_stale(history):
     history.call("VM.create", 6, host=2)
     history.call("VM.destroy", 5)
