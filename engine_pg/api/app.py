@@ -32,6 +32,7 @@ from engine_pg.api.resources.entities import Entities
 from engine_pg.api.resources.hosts import HOSTS
 from engine_pg.api.resources.vms import VMS
 from engine_pg.api.services import Services
+from engine_pg.api.types.empty import TOP
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -105,6 +106,7 @@ ROUTES: Final = (
     api("/macpools/{id}", GET=singles.mac_pool),
     api("/schedulingpolicies", GET=singles.scheduling_policies),
     api("/schedulingpolicies/{id}", GET=singles.scheduling_policy),
+    *(api(f"/{path}", GET=singles.none(element)) for path, element in TOP.items()),
 )
 
 

@@ -15,7 +15,7 @@ from engine_pg.api.follow import followed
 from engine_pg.api.resources.actions import concluded
 from engine_pg.api.resources.resource import N, Resource
 from engine_pg.api.search.conditions import listing
-from engine_pg.api.types.empty import element_of
+from engine_pg.api.types.empty import element_of, is_part
 from engine_pg.api.wire.document import Document
 from engine_pg.api.wire.shape import Form
 from engine_pg.db.tx import Tx
@@ -120,7 +120,7 @@ class Entities(Generic[N]):
 
     async def _part(self, call: Call) -> tuple[str, str, list[Document]]:
         rel, id_ = call.request.path_params["part"], call.id_of()
-        if rel not in self.resource.shape.links:
+        if not is_part(self.resource.path, rel, self.resource.shape.links):
             raise NotFound("there is no such collection")
         async with call.services.db.read() as tx:
             await reads.get(tx, self.resource.kind, id_)

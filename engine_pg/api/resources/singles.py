@@ -1,4 +1,4 @@
-"""Collections of exactly one member, which others refer to: the MAC pool, the scheduling policy."""
+"""Collections of one member, which others refer to, and of none, which clients go through."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def _single(
         return call.answer(one, reference(call.base, path, id_, name) | about)
 
     return listed, read
+
+
+def none(many: str) -> Endpoint:
+    """Return the endpoint of a collection that is always empty."""
+
+    async def listed(request: Request) -> Response:
+        return Call(request).answer(many, {})
+
+    return listed
 
 
 mac_pools, mac_pool = _single(

@@ -1,9 +1,29 @@
-"""Collections that the engine has nothing of: the outermost element behind their links."""
+"""Collections that the engine has nothing of: the outermost element behind their paths."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+TOP: Final = {
+    "affinitylabels": "affinity_labels",
+    "bookmarks": "bookmarks",
+    "cpuprofiles": "cpu_profiles",
+    "diskprofiles": "disk_profiles",
+    "disks": "disks",
+    "groups": "groups",
+    "instancetypes": "instance_types",
+    "networks": "networks",
+    "operatingsystems": "operating_system_infos",
+    "permissions": "permissions",
+    "roles": "roles",
+    "storageconnections": "storage_connections",
+    "storagedomains": "storage_domains",
+    "tags": "tags",
+    "vmpools": "vm_pools",
+    "vnicprofiles": "vnic_profiles",
+}
+_UNLINKED: Final = {("hosts", "fenceagents"): "agents"}
 _SPECIAL: Final = {
     "affinitygroups": "affinity_groups",
     "affinitylabels": "affinity_labels",
@@ -36,6 +56,12 @@ _OF_OWNER: Final = {
 }
 
 
+def is_part(collection: str, rel: str, links: Sequence[str]) -> bool:
+    """Return whether there is a sub-collection `rel`, linked to or only known to clients."""
+    return rel in links or (collection, rel) in _UNLINKED
+
+
 def element_of(collection: str, rel: str) -> str:
     """Return the element name of the sub-collection `rel` of a collection's members."""
-    return _OF_OWNER.get((collection, rel)) or _SPECIAL.get(rel, rel)
+    special = _OF_OWNER.get((collection, rel)) or _UNLINKED.get((collection, rel))
+    return special or _SPECIAL.get(rel, rel)
