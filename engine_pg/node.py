@@ -20,7 +20,7 @@ from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
 from engine_pg.clock import boottime
 from engine_pg.cluster.membership import Lease, Membership
-from engine_pg.cluster.session import Identity
+from engine_pg.cluster.ops import Identity
 from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.run import Patience
 from engine_pg.commands.runner import Runner

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from engine_pg.cluster.locks import Grant, Hold, LockKey, Locks, Mode
-from engine_pg.cluster.session import Asked, LockSession, Op
+from engine_pg.cluster.ops import Asked, Op
+from engine_pg.cluster.session import LockSession
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
 

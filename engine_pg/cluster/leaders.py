@@ -19,7 +19,8 @@ from uuid import UUID
 
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.fence import Fence, leader_gate_of
-from engine_pg.cluster.session import LockSession, Op
+from engine_pg.cluster.ops import Op
+from engine_pg.cluster.session import LockSession
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, NotHeld, innermost
 from engine_pg.ids import hash64

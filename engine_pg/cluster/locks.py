@@ -21,7 +21,8 @@ from uuid import UUID, uuid4
 from typing_extensions import override
 
 from engine_pg.clock import Clock, boottime
-from engine_pg.cluster.session import Asked, LockSession, Op
+from engine_pg.cluster.ops import Asked, Op
+from engine_pg.cluster.session import LockSession
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, Locked, MemberEnded, StaleToken
 from engine_pg.ids import hash64

@@ -15,7 +15,8 @@ from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leaders
 from engine_pg.cluster.locks import Locks
 from engine_pg.cluster.members import Watch, end_member
-from engine_pg.cluster.session import Holdings, Identity, LockSession, Owners
+from engine_pg.cluster.ops import Holdings, Identity, Owners
+from engine_pg.cluster.session import LockSession
 from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, Doorbells
 from engine_pg.db.tx import Record

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from engine_pg.clock import boottime
 from engine_pg.cluster.leaders import Singleton
 from engine_pg.cluster.membership import Lease, Membership
-from engine_pg.cluster.session import Identity
+from engine_pg.cluster.ops import Identity
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import MemberEnded

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from engine_pg.cluster.session import Asked
+from engine_pg.cluster.ops import Asked
 from engine_pg.errors import Unavailable
 
 
