@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any, Final
 from uuid import UUID
@@ -22,6 +23,7 @@ from engine_pg.errors import Invalid, NotFound
 from engine_pg.ids import derived_id, new_id
 
 _KEY_LIMIT: Final = 255
+_LONG: Final = 200
 
 
 class Call:
@@ -73,6 +75,13 @@ class Call:
     ) -> Response:
         """Return a document as the client wants it."""
         return media.answer(self.request, name, document, status, headers)
+
+    async def answer_all(self, many: str, one: str, documents: list[Document]) -> Response:
+        """Return a collection; a long one is written in a thread, or no heart would beat here."""
+        collection: Document = {one: documents}
+        if len(documents) < _LONG:
+            return self.answer(many, collection)
+        return await asyncio.to_thread(self.answer, many, collection)
 
     async def submission(
         self, command: str, subject_id: UUID | None, params: dict[str, Any]

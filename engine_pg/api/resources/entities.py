@@ -52,7 +52,8 @@ class Entities(Generic[N]):
                 offset=found.offset,
             )
             documents = await self._documents(call, tx, rows)
-        return call.answer(self.resource.shape.many, {self.resource.shape.one: documents})
+        shape = self.resource.shape
+        return await call.answer_all(shape.many, shape.one, documents)
 
     async def read(self, request: Request) -> Response:
         """Answer with one entity."""

@@ -62,7 +62,7 @@ async def listed(request: Request) -> Response:
             rows = [await _first(tx)]
         documents = [EVENT.document(row, call.base, PATH) for row in rows]
         await followed(call, tx, documents)
-    return call.answer("events", {"event": documents})
+    return await call.answer_all("events", "event", documents)
 
 
 async def read(request: Request) -> Response:

@@ -14,7 +14,7 @@ TOP: Final = {
     "groups": "groups",
     "instancetypes": "instance_types",
     "networks": "networks",
-    "operatingsystems": "operating_system_infos",
+    "operatingsystems": "operation_systems",
     "permissions": "permissions",
     "roles": "roles",
     "storageconnections": "storage_connections",

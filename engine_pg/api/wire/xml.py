@@ -7,6 +7,7 @@ could reach out or blow up: document types, entities, depth, number of elements.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -24,6 +25,7 @@ _MAX_DEPTH: Final = 32
 _MAX_ELEMENTS: Final = 20_000
 _QUOTED: Final = {'"': "&quot;", "\n": "&#10;", "\t": "&#9;", "\r": "&#13;"}
 _PLAIN: Final = {"\r": "&#13;"}
+_UNSAFE: Final = re.compile(r"[^ !#-%'-;=?-~\u00a0-\ud7ff]")  # most texts need no escaping at all
 
 
 def date_text(at: datetime) -> str:
@@ -32,13 +34,16 @@ def date_text(at: datetime) -> str:
 
 
 def _text(value: object) -> str:
-    if value is True:
-        return "true"
-    if value is False:
-        return "false"
-    if isinstance(value, datetime):
-        return date_text(value)
-    return escape(legal(str(value)), _PLAIN)
+    if isinstance(value, str):
+        return escape(legal(value), _PLAIN) if _UNSAFE.search(value) else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return date_text(value) if isinstance(value, datetime) else str(value)
+
+
+def _attribute(value: object) -> str:
+    text = str(value)
+    return escape(legal(text), _QUOTED) if _UNSAFE.search(text) else text
 
 
 def _element(out: list[str], name: str, value: object) -> None:
@@ -55,7 +60,7 @@ def _group(out: list[str], name: str, document: Document) -> None:
     out.append(f"<{name}")
     for attribute in ATTRIBUTES:
         if (text := document.get(attribute)) is not None:
-            out.append(f' {attribute}="{escape(legal(str(text)), _QUOTED)}"')
+            out.append(f' {attribute}="{_attribute(text)}"')
     out.append(">")
     opened = len(out)
     for key, inner in document.items():
