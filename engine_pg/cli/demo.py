@@ -21,7 +21,7 @@ from engine_pg.demo.kill_node import kill_node as killing
 from engine_pg.demo.restart_database import restart_database as restarting
 from engine_pg.demo.stack import Options
 from engine_pg.demo.state import StateFolder, default_state_folder
-from engine_pg.demo.story import Incident, told
+from engine_pg.demo.story import Incident, play
 from engine_pg.demo.target import Target, attached, started
 from engine_pg.demo.verdict import Figure, Report, as_json, spreads
 from engine_pg.errors import Invalid
@@ -96,8 +96,25 @@ class Demo:
         def tell(line: str) -> None:
             console.print(Text(line, style="dim"), soft_wrap=True)
 
-        stack = _stack(StateFolder(state_dir or default_state_folder()), fencing, tell)
+        state = StateFolder(state_dir or default_state_folder())
+        stack = self._stack(state, fencing, tell)
         asyncio.run(self._run(stack, console, tell))
+
+    def _stack(
+        self,
+        state: StateFolder,
+        fencing: Literal["all", "none"] | None,
+        tell: Callable[[str], None],
+    ) -> AbstractAsyncContextManager[Target]:
+        if not state.in_use():
+            options = Options(fencing=fencing or "all")
+            return started(options, tell, own_server=self.needs_server)
+        if fencing is not None:
+            raise Invalid(
+                f"the hosts of the stack in {state.path} are as they are:"
+                " --fencing is for a stack that the demo starts"
+            )
+        return attached(state, tell, own_server=self.needs_server)
 
     async def _run(
         self,
@@ -108,12 +125,10 @@ class Demo:
         _end_in_order_when_told()
         reports: list[Report] = []
         async with stack as target:
-            if self.needs_server:
-                _ = target.server
             for number in range(self.repeat):
                 if self.repeat > 1:
                     tell(f"Run {number + 1} of {self.repeat}")
-                report = await told(
+                report = await play(
                     self.incident, target, vms=self.vms, seed=self.seed + number, tell=tell
                 )
                 reports.append(report)
@@ -124,19 +139,6 @@ class Demo:
                 self.json_file.write_text(json.dumps(as_json(self.name, reports), indent=2) + "\n")
             if not all(report.kept for report in reports):
                 raise typer.Exit(1)
-
-
-def _stack(
-    state: StateFolder, fencing: Literal["all", "none"] | None, tell: Callable[[str], None]
-) -> AbstractAsyncContextManager[Target]:
-    if not state.in_use():
-        return started(Options(fencing=fencing or "all"), tell)
-    if fencing is not None:
-        raise Invalid(
-            f"the hosts of the stack in {state.path} are as they are:"
-            " --fencing is for a stack that the demo starts"
-        )
-    return attached(state, tell)
 
 
 def _end_in_order_when_told() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
-from engine_pg.clock import boottime
+from engine_pg.clock import Clock, boottime
 from engine_pg.demo.furnish import CLUSTER
 from engine_pg.demo.rest import Client, Heard, element, named
 from engine_pg.errors import NotFound, OutcomeUnknown, Rejected, Unavailable
@@ -27,6 +29,7 @@ _MEMORY_BYTES: Final = 128 * 1024**2
 _AT_ONCE: Final = 8
 _THINK_S: Final = (0.05, 0.35)
 _NEXT: Final = {"down": "start", "powering_up": "stop", "up": "stop"}
+_VARYING: Final = re.compile(r"[0-9a-f-]{36}|demo-[0-9a-f]+-\d+|\d+\.\d+")
 _CLEANING_S: Final = 60.0
 _CLEANING_POLL_S: Final = 0.25
 
@@ -40,7 +43,8 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter[str])
     acknowledged: dict[UUID, str] = field(default_factory=dict[UUID, str])
     silence_s: float = 0.0
-    _answered_at: float | None = None
+    clock: Clock = boottime
+    _answered_at: float = math.inf
 
     def hear(self, heard: Heard) -> None:
         """Count one try of a request."""
@@ -48,8 +52,8 @@ class Tally:
         if heard.status == 0 or heard.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.failed.append(heard)
         elif heard.status < HTTPStatus.BAD_REQUEST:
-            now = boottime()
-            self.silence_s = max(self.silence_s, now - (self._answered_at or now))
+            now = self.clock()
+            self.silence_s = max(self.silence_s, now - self._answered_at)
             self._answered_at = now
 
 
@@ -99,7 +103,7 @@ class Load:
             try:
                 await self._turn(vm)
             except Rejected as refusal:
-                self.tally.refused[str(refusal)] += 1
+                self.tally.refused[_VARYING.sub("...", str(refusal))] += 1
             except (Unavailable, OutcomeUnknown):
                 continue  # heard and counted; the next turn looks what became of it
 

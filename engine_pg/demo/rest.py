@@ -178,4 +178,4 @@ def _detail(answer: httpx.Response) -> str:
     """Return what a refusal says: a fault in XML, an OAuth error in JSON, or its status."""
     found = re.search(r"<detail>(.*?)</detail>|\"error\":\s*\"([^\"]*)\"", answer.text, re.DOTALL)
     said = next(filter(None, found.groups()), "") if found else answer.text[:200]
-    return f"{answer.status_code} {html.unescape(said)}".strip()
+    return " ".join([str(answer.status_code), *html.unescape(said).split()])

@@ -76,10 +76,11 @@ class Held:
         deadline = boottime() + bound_s
         ids = list({key[0] for key in self._sessions})
         while len(self._fates) < len(self._sessions) and boottime() < deadline:
-            self._judge(await watch.rows(STILL, {"ids": ids}))
+            self.judge(await watch.rows(STILL, {"ids": ids}))
             await asyncio.sleep(POLL_S)
 
-    def _judge(self, rows: Sequence[Record]) -> None:
+    def judge(self, rows: Sequence[Record]) -> None:
+        """Tell the fate of each grant from the commands and grants that there are now."""
         final = {row["command_id"]: row["final"] for row in rows}
         now = {_key(row): row["session_number"] for row in rows}
         for key, number in self._sessions.items():

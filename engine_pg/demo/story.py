@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -46,13 +46,13 @@ class Scene:
 Incident = Callable[[Scene], Awaitable[Sequence[Figure]]]
 
 
-async def told(
+async def play(
     incident: Incident, target: Target, *, vms: int, seed: int, tell: Callable[[str], None]
 ) -> Report:
     """Let clients work, let the incident happen, let them work on, and take stock."""
     dice = random.Random(seed)
     await target.until_whole()
-    before = len((await target.judged())["violations"])
+    before = await target.judged()
     tally = Tally()
     async with (
         target.client() as client,
@@ -72,8 +72,13 @@ async def told(
         astray = await _astray(target, client, made)
         verdict = await target.judged()
         await target.until_whole()
-    reckoned, notes = _reckoning(tally, found, verdict, before=before, astray=astray)
-    return Report([*figures, *reckoned], notes)
+    reckoned = [*_acknowledged(tally, found), *_journaled(before, verdict)]
+    disagreement = Figure("astray", "VMs of which books and hosts disagree", len(astray), most=0)
+    new = verdict["violations"][len(before["violations"]) :]
+    notes = [f"{violation['kind']}: {violation['what']}" for violation in new]
+    return Report(
+        [*figures, *reckoned, disagreement], [*notes, *astray, *_exceptions(tally, found)]
+    )
 
 
 @asynccontextmanager
@@ -88,11 +93,11 @@ async def _slow_hosts(target: Target) -> AsyncGenerator[None]:
 
 async def _final(watch: Watch, tally: Tally, tell: Callable[[str], None]) -> dict[UUID, Record]:
     tell(f"{len(tally.acknowledged)} commands were acknowledged; waiting until all are final")
-    told: set[int] = set()
+    said: set[int] = set()
 
     def waiting(count: int) -> None:
-        if count not in told:
-            told.add(count)
+        if count not in said:
+            said.add(count)
             tell(f"{count} are not final yet")
 
     return await watch.until_final(list(tally.acknowledged), _FINAL_S, waiting)
@@ -126,18 +131,13 @@ async def books_of(client: Client, vms: Sequence[str]) -> dict[str, int | None]:
     return books
 
 
-def _reckoning(
-    tally: Tally,
-    found: Mapping[UUID, Record],
-    verdict: Mapping[str, Any],
-    *,
-    before: int,
-    astray: Sequence[str],
-) -> tuple[list[Figure], list[str]]:
-    lost = [id_ for id_ in tally.acknowledged if id_ not in found or not found[id_]["final"]]
+def _lost(tally: Tally, found: Mapping[UUID, Record]) -> list[UUID]:
+    return [id_ for id_ in tally.acknowledged if id_ not in found or not found[id_]["final"]]
+
+
+def _acknowledged(tally: Tally, found: Mapping[UUID, Record]) -> list[Figure]:
     states = Counter(record["state"] for record in found.values())
-    violations = verdict["violations"][before:]
-    figures = [
+    return [
         Figure("requests", "requests", tally.requests),
         Figure("requests_failed", "requests that failed", len(tally.failed)),
         Figure("silence_s", "longest time without an answer", tally.silence_s, "s"),
@@ -145,19 +145,27 @@ def _reckoning(
         Figure("succeeded", "of these succeeded", states["succeeded"]),
         Figure("failed", "of these failed", states["failed"]),
         Figure("unknown", "of these ended unknown", states["unknown"]),
-        Figure("commands_lost", "acknowledged commands lost", len(lost), most=0),
-        Figure("violations", "violations in the hosts' journal", len(violations), most=0),
-        Figure("astray", "VMs of which books and hosts disagree", len(astray), most=0),
+        Figure("commands_lost", "of these lost", len(_lost(tally, found)), most=0),
     ]
-    notes = [f"{violation['kind']}: {violation['what']}" for violation in violations]
-    notes += [f"lost: command {id_} ({tally.acknowledged[id_]})" for id_ in lost]
-    notes += astray
-    notes += [
-        f"{record['state']}: {record['name']} {record['command_id']}: {record['error']}"
-        for record in found.values()
-        if record["state"] in ("failed", "unknown")
+
+
+def _journaled(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Figure]:
+    started = after["counts"].get("vm_started", 0) - before["counts"].get("vm_started", 0)
+    violations = len(after["violations"]) - len(before["violations"])
+    return [
+        Figure("vms_started", "VM starts in the hosts' journal", started, least=1),
+        Figure("violations", "violations in the hosts' journal", violations, most=0),
     ]
-    notes += [f"refused {count} times: {said}" for said, count in tally.refused.most_common(_SHOWN)]
-    failed = Counter(heard.said for heard in tally.failed)
-    notes += [f"{count} times: {said}" for said, count in failed.most_common(_SHOWN)]
-    return figures, notes
+
+
+def _exceptions(tally: Tally, found: Mapping[UUID, Record]) -> Iterator[str]:
+    """Yield in sentences what did not go as its client wished."""
+    for id_ in _lost(tally, found):
+        yield f"lost: command {id_} ({tally.acknowledged[id_]})"
+    for record in found.values():
+        if record["state"] in ("failed", "unknown"):
+            yield f"{record['state']}: {record['name']} {record['command_id']}: {record['error']}"
+    for said, count in tally.refused.most_common(_SHOWN):
+        yield f"refused {count} times: {said}"
+    for said, count in Counter(heard.said for heard in tally.failed).most_common(_SHOWN):
+        yield f"failed {count} times: {said}"

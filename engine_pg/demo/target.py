@@ -34,6 +34,10 @@ from engine_pg.supervisor import uninterrupted
 
 _READY_S: Final = 60.0
 _RESTART_S: Final = 60.0
+_NOT_OURS: Final = (
+    "the database is not the stack's to restart: ENGINE_DATABASE_URL names a server that"
+    " somebody else runs"
+)
 _POLL_S: Final = 0.1
 
 
@@ -70,10 +74,7 @@ class Target:
         """Return the stack's PostgreSQL server, which must be its own."""
         folder = self.state.description()["postgres"]
         if folder is None:
-            raise Invalid(
-                "the database is not the stack's to restart: ENGINE_DATABASE_URL names a server"
-                " that somebody else runs"
-            )
+            raise Invalid(_NOT_OURS)
         return EmbeddedPostgres(Path(folder))
 
     @property
@@ -158,23 +159,33 @@ class Target:
 
 
 @asynccontextmanager
-async def attached(state: StateFolder, tell: Callable[[str], None]) -> AsyncGenerator[Target]:
-    """Yield the stack that runs in the folder; the way it was is the way it is left."""
-    tell(f"Attached to the stack in {state.path}")
+async def attached(
+    state: StateFolder, tell: Callable[[str], None], *, own_server: bool = False
+) -> AsyncGenerator[Target]:
+    """Yield the stack that runs in the folder; it must have a server of its own if we need one."""
     target = Target(state)
+    if own_server:
+        _ = target.server
+    tell(f"Attached to the stack in {state.path}")
     await target.until_whole()
     yield target
 
 
 @asynccontextmanager
-async def started(options: Options, tell: Callable[[str], None]) -> AsyncGenerator[Target]:
+async def started(
+    options: Options, tell: Callable[[str], None], *, own_server: bool = False
+) -> AsyncGenerator[Target]:
     """Yield a stack of its own in a temporary folder; a failure leaves the folder, to look into."""
     home = tempfile.mkdtemp(prefix="engine-pg-demo-")
     os.chmod(home, 0o711)  # PostgreSQL's borrowed account must pass through
     state = StateFolder(Path(home, "state"))
+    stack = Stack(state, options, tell)
+    if own_server and stack.embedded is None:
+        os.rmdir(home)
+        raise Invalid(_NOT_OURS)
     to_look_into = False
     try:
-        async with Stack(state, options, tell) as stack:
+        async with stack:
             async with stack.client() as client:
                 await furnish(client, host_ports=stack.host_ports, vms=0, tell=tell)
             yield Target(state)
