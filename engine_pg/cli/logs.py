@@ -22,6 +22,7 @@ _SECRET: Final = re.compile(
 )
 _URL_PASSWORD: Final = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
 _BEARER: Final = re.compile(r"\b(Bearer|Basic) [\w.~+/=-]{8,}")
+_NOISY: Final = ("psycopg.pool",)  # a line for each failed attempt, while the engine tells once
 _CHATTY: Final = ("httpx", "httpcore", "procrastinate", "alembic", "asyncio", "uvicorn")
 
 
@@ -57,6 +58,8 @@ def set_up_logging(level: str, form: Literal["console", "json"], **context: str)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
 
