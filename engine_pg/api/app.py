@@ -1,6 +1,6 @@
 """The web application: every path at one glance, and what each request passes through.
 
-Measurement ▶ Correlation ▶ Faults ▶ Limits ▶ Paths ▶ gzip ▶ Authentication ▶ route
+Measurement ▶ Correlation ▶ Hardening ▶ Faults ▶ Limits ▶ Paths ▶ gzip ▶ Authentication ▶ route
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from starlette.routing import Route
 
 from engine_pg.api import health, sso, status
 from engine_pg.api.auth import Authentication
-from engine_pg.api.correlation import Correlation
+from engine_pg.api.edge.correlation import Correlation
+from engine_pg.api.edge.hardening import Hardening
+from engine_pg.api.edge.limits import Limits
+from engine_pg.api.edge.measurement import Measurement
+from engine_pg.api.edge.paths import API, Paths
 from engine_pg.api.faults import Faults, http_error
-from engine_pg.api.limits import Limits
-from engine_pg.api.measurement import Measurement
-from engine_pg.api.paths import API, Paths
 from engine_pg.api.resources import events, jobs, root, singles, templates, users
 from engine_pg.api.resources import hosts as host_actions
 from engine_pg.api.resources import vms as vm_actions
@@ -119,6 +120,7 @@ def create_app(services: Services) -> Starlette:
         middleware=[
             Middleware(Measurement, metrics=services.metrics),
             Middleware(Correlation),
+            Middleware(Hardening),
             Middleware(Faults),
             Middleware(Limits, body_limit_bytes=limit),
             Middleware(Paths),

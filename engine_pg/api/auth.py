@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine_pg.api.accounts import tokens
 from engine_pg.api.accounts.login import login
 from engine_pg.api.accounts.tokens import Identity
-from engine_pg.api.paths import API
+from engine_pg.api.edge.paths import API
 from engine_pg.api.services import Services
 from engine_pg.errors import Unauthorized
 

@@ -10,10 +10,10 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine_pg.api import correlation
 from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.auth import IDENTITY
-from engine_pg.api.paths import BASE
+from engine_pg.api.edge import correlation
+from engine_pg.api.edge.paths import BASE
 from engine_pg.api.services import Services
 from engine_pg.api.wire import media
 from engine_pg.api.wire.document import Document

@@ -16,12 +16,13 @@ from starlette.responses import PlainTextResponse
 from engine_pg import errors
 from engine_pg.api.app import on
 from engine_pg.api.auth import is_protected
-from engine_pg.api.correlation import Correlation
+from engine_pg.api.edge.correlation import Correlation
+from engine_pg.api.edge.hardening import Hardening
+from engine_pg.api.edge.limits import Limits
+from engine_pg.api.edge.measurement import Measurement
+from engine_pg.api.edge.paths import Paths, normalised
 from engine_pg.api.faults import Faults, http_error, status_of
-from engine_pg.api.limits import Limits
-from engine_pg.api.measurement import Measurement
 from engine_pg.api.metrics import Metrics
-from engine_pg.api.paths import Paths, normalised
 from engine_pg.api.wire.shape import Incomplete
 
 METRICS = Metrics()
@@ -43,6 +44,7 @@ def app(raising: BaseException | None = None) -> Starlette:
         middleware=[
             Middleware(Measurement, metrics=METRICS),
             Middleware(Correlation),
+            Middleware(Hardening),
             Middleware(Faults),
             Middleware(Limits, body_limit_bytes=1000),
             Middleware(Paths),
@@ -205,6 +207,12 @@ def test_a_correlation_id_that_is_unfit_is_replaced(text):
 def test_a_fault_carries_the_correlation_id_too():
     answer = ask(raising=RuntimeError(), headers={"Correlation-Id": "c-1"})
     assert answer.headers["correlation-id"] == "c-1"
+
+
+def test_no_browser_and_no_cache_makes_anything_of_an_answer():
+    for answer in (ask(), ask(raising=RuntimeError()), ask(path="/nothing")):
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_requests_are_counted_by_route():
