@@ -1,31 +1,93 @@
-"""The root of the command line: what there is to call, and how a failure is told."""
+"""The root of the command line: what there is to call, and how a failure is told.
+
+A command is imported when it is called: most need far more than it takes to tell what there is.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Annotated, cast
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Annotated, Final, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 import engine_pg
-from engine_pg.cli import db, demo, host_sim, serve, up
 from engine_pg.errors import EngineError, Invalid
 
-app = typer.Typer(
-    help=engine_pg.__doc__,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command()(up.up)
-app.command()(serve.serve)
-app.add_typer(demo.app, name="demo")
-app.add_typer(db.app, name="db")
-app.add_typer(host_sim.app, name="host-sim")
+COMMANDS: Final = {
+    "up": (
+        "engine_pg.cli.up:up",
+        "Start PostgreSQL, nodes, simulated hosts and VMs, and show them live.",
+    ),
+    "serve": (
+        "engine_pg.cli.serve:serve",
+        "Run one engine node, configured by ENGINE_* variables or ENGINE_CONFIG_FILE.",
+    ),
+    "demo": (
+        "engine_pg.cli.demo:app",
+        "Failures on purpose, each with a verdict: exit status 1 when a promise broke.",
+    ),
+    "db": ("engine_pg.cli.db:app", "Migrate and inspect the engine's database."),
+    "users": ("engine_pg.cli.users:app", "Add, list and remove those who may log in."),
+    "host-sim": (
+        "engine_pg.cli.host_sim:app",
+        "Simulated hosts, and the judge of what was done to them.",
+    ),
+}
+"""What there is: where each command is, and its own first sentence."""
+
+INTERRUPTED: Final = 130  # what shells say of a program that Ctrl-C ended
+
+
+def _group() -> typer.Typer:
+    return typer.Typer(
+        help=engine_pg.__doc__,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def loaded(name: str) -> typer.Typer:
+    """Return a command line with this one command, imported."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(module), attribute)
+    only = _group()
+    if isinstance(found, typer.Typer):
+        only.add_typer(found, name=name)
+    else:
+        only.command(name)(found)
+    return only
+
+
+def _deferred(name: str) -> Callable[[typer.Context], None]:
+    def call(context: typer.Context) -> None:
+        try:
+            command = typer.main.get_group(loaded(name)).commands[name]
+            with command.make_context(name, context.args, context.parent) as inner:
+                command.invoke(inner)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+    return call
+
+
+app = _group()
+for _name, (_, _sentence) in COMMANDS.items():
+    app.command(
+        _name,
+        short_help=_sentence,
+        add_help_option=False,
+        context_settings={
+            "ignore_unknown_options": True,
+            "allow_extra_args": True,
+            "allow_interspersed_args": False,
+        },
+    )(_deferred(_name))
 
 
 class _Choice:
