@@ -127,6 +127,8 @@ class Commands:
 def refusal(view: CommandView) -> EngineError:
     """Return the error of a failed command as its caller is to get it."""
     text = view.error or "the command failed"
+    if view.state == "unknown":
+        return OutcomeUnknown(text)
     kind = getattr(errors, view.error_kind or "", None)
     if view.error_kind == "LockBusy":
         kind = errors.Locked

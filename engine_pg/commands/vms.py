@@ -16,7 +16,6 @@ from engine_pg.commands.parts import (
     shared,
     subject,
     told,
-    updating,
 )
 from engine_pg.commands.rows import CommandView
 from engine_pg.commands.run import Run
@@ -25,7 +24,10 @@ from engine_pg.errors import Conflict, Invalid
 from engine_pg.ids import BLANK_TEMPLATE_ID
 from engine_pg.inventory.reads import get
 from engine_pg.inventory.rows import Cluster, Vm
-from engine_pg.inventory.writes import delete_row, insert_row
+from engine_pg.inventory.writes import delete_row, insert_row, update_row
+
+_SHAPE: Final = ("memory_bytes", "cpu_sockets", "cpu_cores", "cpu_threads")
+"""What a running VM keeps until it is started anew."""
 
 
 def _locks(command: CommandView) -> list[Wanted]:
@@ -39,6 +41,18 @@ async def _insert(run: Run, tx: FencedTx) -> Record:
         raise Invalid(f"there is no template {row.template_id}")
     note(run, row)
     await insert_row(tx, row)
+    return {}
+
+
+async def _update(run: Run, tx: FencedTx) -> Record:
+    row = await get(tx, Vm, run.subject_id)
+    note(run, row)
+    values = given(Vm, run.params)
+    shape = [name for name in _SHAPE if name in values and values[name] != getattr(row, name)]
+    if shape and row.status != "down":
+        raise Conflict(f"VM {row.name} is {row.status}; stop it to change {', '.join(shape)}")
+    if values:
+        await update_row(tx, Vm, row.vm_id, values)
     return {}
 
 
@@ -67,7 +81,7 @@ DEFINITIONS: Final = (
         describe=describing("Updating VM {name}"),
         locks=named("vm"),
         lock_wait_s=2.0,
-        steps=(updating(Vm, "Updating the VM"),),
+        steps=(WriteStep(name="write", title="Updating the VM", write=_update),),
         event=told(
             35, "VM {name} was updated by {user}.", 58, "Failed to update VM {name}: {error}"
         ),

@@ -22,6 +22,14 @@ class SessionSuperseded(EngineError):
     """Another lock session of the same member took over; this one does nothing any more."""
 
 
+class Duplicate(Conflict):
+    """A row with the same key exists; `constraint` names the unique index."""
+
+    def __init__(self, text: str, constraint: str) -> None:
+        super().__init__(text)
+        self.constraint = constraint
+
+
 class DatabaseFault(EngineError):
     """PostgreSQL refused a statement for a reason that is a defect of ours."""
 
@@ -39,7 +47,6 @@ _BY_STATE: Final[dict[str, type[EngineError]]] = {
     "55P03": Unavailable,  # lock timeout
     "40P01": Unavailable,  # deadlock
     "40001": Unavailable,  # serialization failure
-    "23505": Conflict,
     "23503": Conflict,
     "23514": Invalid,
     "22P05": Invalid,  # a character that the encoding doesn't have
@@ -58,6 +65,8 @@ def translated(error: psycopg.Error) -> EngineError:
     if state is None:
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return DatabaseAway(text) if lost else DatabaseFault(text)
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        return Duplicate(text, error.diag.constraint_name or "")
     if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):  # the session is over, whatever why
         return DatabaseAway(text)
     kind = _OWN.get(state) or _BY_STATE.get(state) or _BY_CLASS.get(state[:2]) or DatabaseFault

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Table, delete, insert, update
 
 from engine_pg.cluster.fence import FencedTx
-from engine_pg.errors import NotFound
+from engine_pg.db.faults import Duplicate
+from engine_pg.errors import Conflict, NotFound
 from engine_pg.inventory import tables
 from engine_pg.inventory.reads import key_of, table_of
 from engine_pg.inventory.rows import Cluster, DataCenter, Host, Vm
@@ -25,13 +28,18 @@ EVENT_TURN: Final = "select pg_advisory_xact_lock(7005, 0)"
 async def insert_row(tx: FencedTx, row: Row) -> None:
     """Insert a row; a name that is taken raises `Conflict`."""
     values = {f.name: getattr(row, f.name) for f in fields(row) if f.name not in _DATABASE_SETS}
-    await tx.run(insert(table_of(type(row))).values(values))
+    with _telling(table_of(type(row))):
+        await tx.run(insert(table_of(type(row))).values(values))
 
 
 async def update_row(tx: FencedTx, kind: type[Row], row_id: UUID, values: dict[str, Any]) -> None:
-    """Update columns of one row; raises `NotFound`."""
+    """Update columns of one row, `attrs` key by key; raises `NotFound`."""
     table = table_of(kind)
-    if await tx.run(update(table).where(key_of(kind) == row_id).values(values)) != 1:
+    if "attrs" in values:
+        values = values | {"attrs": table.c.attrs.concat(values["attrs"])}
+    with _telling(table):
+        touched = await tx.run(update(table).where(key_of(kind) == row_id).values(values))
+    if touched != 1:
         raise NotFound(f"there is no {table.name} {row_id}")
 
 
@@ -40,6 +48,17 @@ async def delete_row(tx: FencedTx, kind: type[Row], row_id: UUID) -> None:
     table = table_of(kind)
     if await tx.run(delete(table).where(key_of(kind) == row_id)) != 1:
         raise NotFound(f"there is no {table.name} {row_id}")
+
+
+@contextmanager
+def _telling(table: Table) -> Generator[None]:
+    """Say in words which unique key is taken."""
+    try:
+        yield
+    except Duplicate as duplicate:
+        thing = table.name.replace("_", " ").replace("vm", "VM")
+        what = "address and port" if "address" in duplicate.constraint else "name"
+        raise Conflict(f"there is another {thing} with this {what}") from duplicate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

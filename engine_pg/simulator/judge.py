@@ -161,8 +161,8 @@ class _Highest:
 class _StaleCall:
     """A change under a token that a newer one had overtaken.
 
-    A host that checks tokens is overtaken by a question too: it shuts the gate. One that can't check
-    them may still run what its dead caller left in the queue, until the successor acts.
+    A host that checks tokens is overtaken by a question too: it shuts the gate. One that can't
+    may still run what its dead caller left in the queue, until the successor acts.
     """
 
     def __init__(self) -> None:

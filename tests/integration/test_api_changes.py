@@ -179,7 +179,7 @@ def test_an_update_changes_only_what_is_given_and_keeps_the_rest(change):
         assert submission.params == {
             "comment": "",
             "memory_bytes": 5 << 30,
-            "attrs": {"delete_protected": True, "stateless": True},
+            "attrs": {"stateless": True},  # merged by the command, key by key
         }
 
     change(scenario)

@@ -259,6 +259,7 @@ def test_names_are_taken_once(database_url, hosts):
             ]
             assert [view.state for view in names] == ["succeeded", "failed"]
             assert names[1].error_kind == "Conflict"
+            assert names[1].error == "there is another VM with this name"
 
     run(story())
 
@@ -273,5 +274,34 @@ def test_a_host_that_does_not_answer_is_added_as_install_failed(database_url, ho
             assert view.state == "failed"
             assert view.accepted
             assert (await a.row("host", view.subject_id))["status"] == "install_failed"
+
+    run(story())
+
+
+def test_a_running_vm_keeps_its_memory_and_takes_a_new_description(database_url, hosts):
+    async def story():
+        async with engine(database_url, "a") as a:
+            cluster, _ = await a.furnish(hosts)
+            vm = await a.vm(cluster)
+            assert (await a.do("start_vm", vm)).state == "succeeded"
+            refused = await a.do("update_vm", vm, memory_bytes=1 << 31, description="new")
+            assert (refused.state, refused.error_kind) == ("failed", "Conflict")
+            assert (await a.do("update_vm", vm, description="new")).state == "succeeded"
+            row = await a.row("vm", vm)
+            assert (row["memory_bytes"], row["description"]) == (1 << 30, "new")
+            assert (await a.do("stop_vm", vm)).state == "succeeded"
+            assert (await a.do("update_vm", vm, memory_bytes=1 << 31)).state == "succeeded"
+
+    run(story())
+
+
+def test_elements_that_are_only_kept_are_merged_key_by_key(database_url, hosts):
+    async def story():
+        async with engine(database_url, "a") as a:
+            cluster, _ = await a.furnish(hosts)
+            vm = await a.vm(cluster)
+            for attrs in ({"one": 1}, {"two": 2}, {"one": 3}):
+                assert (await a.do("update_vm", vm, attrs=attrs)).state == "succeeded"
+            assert (await a.row("vm", vm))["attrs"] == {"one": 3, "two": 2}
 
     run(story())

@@ -85,8 +85,6 @@ class Entities(Generic[N]):
         async with call.services.db.read() as tx:
             row = await reads.get(tx, self.resource.kind, id_)
         self._check_unmoved(row, params)
-        if "attrs" in params:
-            params["attrs"] = dict(row.attrs) | params["attrs"]
         if params:
             submission = await call.submission(f"update_{self.resource.subject}", id_, params)
             await concluded(call, submission, "final")
