@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk up test check fmt bench clean lock
+.PHONY: help setup setup-dev setup-sdk up test check fmt reference bench clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+reference: $(VENV)/.dev ## Write what follows from the code into docs/reference
+	@$(BIN)/python scripts/reference.py
 
 bench: $(VENV)/.dev ## Run the benchmarks; ARGS picks some
 	@$(BIN)/python -m benchmarks $(ARGS)
