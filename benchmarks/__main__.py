@@ -1,0 +1,30 @@
+"""`python -m benchmarks` (`make bench`): run all of them, or those that are named.
+
+make bench                              all, a few seconds each
+make bench ARGS="locks"                 one
+python -m benchmarks.locks --help       what one of them can be told
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import Final
+
+ALL: Final = ("locks",)
+
+
+def main() -> None:
+    """Run the benchmarks whose names are given, or all."""
+    names = sys.argv[1:] or ALL
+    if unknown := [name for name in names if name not in ALL]:
+        print(f"There is no benchmark {', '.join(unknown)}.\n{__doc__}", file=sys.stderr)
+        sys.exit(2)
+    for name in names:
+        print(f"benchmarks.{name} (see python -m benchmarks.{name} --help)\n")
+        sys.argv = [f"benchmarks.{name}"]
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
