@@ -117,6 +117,8 @@ class Node:
                 log.warning("this member ended: %s", innermost(ended))
             except* EngineError as errors:
                 log.warning("not a member: %s", innermost(errors))
+            except* Exception:  # one life fails; the API serves on, and the next begins
+                log.exception("this member failed")
             delay_s = 0.2 if boottime() - started > _SHORT_LIFE_S else min(delay_s * 1.6, 1.5)
             await asyncio.sleep(delay_s)
 

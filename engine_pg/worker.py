@@ -7,7 +7,7 @@ from uuid import UUID
 
 from engine_pg.cluster.members import record_worker
 from engine_pg.cluster.membership import Membership
-from engine_pg.commands.runner import Runner
+from engine_pg.commands.runner import Runner, UnknownCommand
 from engine_pg.db.database import Database
 from engine_pg.db.queue import serve_jobs
 from engine_pg.errors import MemberEnded, NotHeld
@@ -23,7 +23,7 @@ async def work(db: Database, membership: Membership, runner: Runner, *, concurre
             await runner.run(command_id)
         except MemberEnded:
             log.info("command %s goes on elsewhere: this member ended", command_id)
-        except NotHeld as error:
+        except (NotHeld, UnknownCommand) as error:
             log.warning("command %s: %s", command_id, error)
 
     async def registered(worker_id: int) -> None:

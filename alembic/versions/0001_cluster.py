@@ -228,6 +228,14 @@ declare
   v_started timestamptz := clock_timestamp();
   v_member member;
 begin
+  select * into v_member from member where member_id = p_member;
+  if not found or v_member.state <> 'live' or v_member.renewal <> coalesce(p_renewal, v_member.renewal) then
+    return false;
+  end if;
+  -- First of all its backend: frozen in a batch, it would keep the row for ever.
+  perform pg_terminate_backend(a.pid) from pg_stat_activity a
+    where a.pid = v_member.backend_pid and a.backend_start = v_member.backend_started_at
+      and a.pid <> pg_backend_pid();
   while not pg_try_advisory_xact_lock(7001, p_gate) loop
     if clock_timestamp() > v_started + interval '0.2 s' then
       perform pg_terminate_backend(l.pid) from pg_locks l
@@ -241,21 +249,21 @@ begin
     end if;
     perform pg_sleep(0.01);
   end loop;
-  if p_by <> p_member then
-    perform 1 from member where member_id = p_by and state = 'live' for share;
-    if not found then
-      raise exception 'member % was ended', p_by using errcode = 'EP002';
-    end if;
-  end if;
+  -- The victim's row before our own, and neither for long: our own renewals need ours.
+  perform set_config('lock_timeout', '300ms', true);
   update member set state = 'ended', ended_at = clock_timestamp(), ended_by = p_by, end_reason = p_reason
    where member_id = p_member and state = 'live' and renewal = coalesce(p_renewal, renewal)
   returning * into v_member;
   if not found then
     return false;
   end if;
-  perform pg_terminate_backend(a.pid) from pg_stat_activity a
-    where a.pid = v_member.backend_pid and a.backend_start = v_member.backend_started_at
-      and a.pid <> pg_backend_pid();
+  if p_by <> p_member then
+    perform 1 from member where member_id = p_by and state = 'live' for share;
+    if not found then
+      raise exception 'member % was ended', p_by using errcode = 'EP002';
+    end if;
+  end if;
+  perform set_config('lock_timeout', '3s', true);
   perform cluster_member_ended(p_member);
   delete from lock_grant where member_id = p_member and command_id is null;
   update lock_grant set member_id = null, advisory_held = false where member_id = p_member;
@@ -392,17 +400,36 @@ begin
   return '{}';
 end $$;
 
-create function cluster_command_vacate(p_command uuid, p_member uuid) returns void
+create function cluster_command_vacate(p_command uuid, p_member uuid) returns boolean
 language plpgsql as $$
--- Give a command up, unfinished. Replaced by its owner.
+-- Give a command up, unfinished; false: it was not the member's, or is over. Replaced by its owner.
 begin
+  return true;
 end $$;
 
 create function lock_unclaim(p_member uuid, p_op jsonb) returns jsonb language plpgsql as $$
+-- The grants stand for an adopter, if there is something to adopt; the advisory locks go back.
+declare
+  v_command uuid := (p_op->>'command_id')::uuid;
+  v_keys jsonb;
+  v_key record;
 begin
-  perform cluster_command_vacate((p_op->>'command_id')::uuid, p_member);
-  update lock_grant set member_id = null, advisory_held = false
-   where member_id = p_member and command_id = (p_op->>'command_id')::uuid;
+  select jsonb_agg(distinct jsonb_build_object('advisory', advisory, 'mode', mode)) into v_keys
+    from lock_grant where member_id = p_member and command_id = v_command and advisory_held;
+  if cluster_command_vacate(v_command, p_member) then
+    update lock_grant set member_id = null, advisory_held = false
+     where member_id = p_member and command_id = v_command;
+  else
+    delete from lock_grant where member_id = p_member and command_id = v_command;
+  end if;
+  for v_key in select * from jsonb_to_recordset(v_keys) as k(advisory bigint, mode text) loop
+    perform 1 from lock_grant where member_id = p_member and advisory = v_key.advisory
+                                and mode = v_key.mode and advisory_held;
+    if not found then
+      perform lock_advisory_undo(jsonb_build_array(
+        jsonb_build_object('advisory', v_key.advisory, 'mode', v_key.mode)));
+    end if;
+  end loop;
   return '{"ok": true}';
 end $$;
 

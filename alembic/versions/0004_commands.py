@@ -55,9 +55,14 @@ create table command_step (
 FUNCTIONS = """
 create or replace function cluster_command_claim(p_command uuid, p_member uuid) returns jsonb
 language plpgsql as $$
+-- A row that somebody holds is not waited for: the batch carries others' operations too.
 declare
   v_attempt integer;
 begin
+  perform 1 from command where command_id = p_command for update skip locked;
+  if not found then
+    return null;
+  end if;
   update command set member_id = p_member, attempt = attempt + 1, state = 'running',
          started_at = coalesce(started_at, clock_timestamp())
    where command_id = p_command and member_id is null and ended_at is null
@@ -68,11 +73,25 @@ begin
   return jsonb_build_object('attempt', v_attempt);
 end $$;
 
-create or replace function cluster_command_vacate(p_command uuid, p_member uuid) returns void
-language sql volatile as $$
+create or replace function cluster_command_vacate(p_command uuid, p_member uuid) returns boolean
+language plpgsql as $$
+begin
   update command set member_id = null
-   where command_id = p_command and member_id = p_member and ended_at is null
-$$;
+   where command_id = p_command and member_id = p_member and ended_at is null;
+  return found;
+end $$;
+
+create function lock_grants_sweep() returns integer language plpgsql as $$
+-- Grants that await an adopter whom nobody needs any more: their command is over, or gone.
+declare
+  v_swept integer;
+begin
+  delete from lock_grant g where g.member_id is null
+     and not exists (select from command c
+                      where c.command_id = g.command_id and c.ended_at is null);
+  get diagnostics v_swept = row_count;
+  return v_swept;
+end $$;
 
 create or replace function cluster_commands_kept(p_member uuid, p_commands uuid[]) returns void
 language plpgsql as $$
@@ -96,9 +115,11 @@ begin
   delete from lock_grant g using command c
    where g.member_id = p_member and c.command_id = g.command_id and c.ended_at is not null;
   update command set member_id = null where member_id = p_member and ended_at is null;
-  perform procrastinate_retry_job_v2(j.id, null, null, null, null)
-     from procrastinate_jobs j join member m on m.worker_id = j.worker_id
-    where m.member_id = p_member and j.status = 'doing';
+  -- Not procrastinate_retry_job: it raises for a job that somebody finishes at this instant.
+  update procrastinate_jobs set status = 'todo', attempts = attempts + 1, worker_id = null
+   where id in (select j.id from procrastinate_jobs j join member m on m.worker_id = j.worker_id
+                 where m.member_id = p_member and j.status = 'doing'
+                   for update of j skip locked);
 end $$;
 
 create trigger command_change after insert or update or delete on command
@@ -114,6 +135,7 @@ create trigger member_state_change after update on member for each row
 """
 
 DOWN = """
+drop function lock_grants_sweep;
 drop trigger member_state_change on member;
 drop trigger member_change on member;
 drop trigger leader_change on leader;
@@ -121,9 +143,10 @@ drop table command_step, command;
 create or replace function cluster_member_ended(p_member uuid) returns void language plpgsql as $$
 begin
 end $$;
-create or replace function cluster_command_vacate(p_command uuid, p_member uuid) returns void
+create or replace function cluster_command_vacate(p_command uuid, p_member uuid) returns boolean
 language plpgsql as $$
 begin
+  return true;
 end $$;
 create or replace function cluster_commands_kept(p_member uuid, p_commands uuid[]) returns void
 language plpgsql as $$

@@ -95,4 +95,3 @@ class Counters:
     operations: int = 0
     resumes: int = 0
     renewal_s: float = 0.0
-    pauses: int = 0

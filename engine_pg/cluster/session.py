@@ -22,10 +22,12 @@ from psycopg.types.json import Jsonb
 
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.ops import Counters, Identity, Op, Owners
+from engine_pg.cluster.trust import Trust
 from engine_pg.db.database import connect
+from engine_pg.db.faults import SessionSuperseded
 from engine_pg.db.tx import Connection, Record
 from engine_pg.db.wire import bounded
-from engine_pg.errors import EngineError, LeaseLost, MemberEnded, OutcomeUnknown
+from engine_pg.errors import DatabaseAway, EngineError, MemberEnded, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ select member_resume(%(member)s, %(session)s, %(held)s, %(commands)s::uuid[],
 MAX_BATCH: Final = 256
 
 
-class LockSession:
+class LockSession(Trust):
     """The lock session of one member, resumed as often as need be until the member ends."""
 
     def __init__(
@@ -64,46 +66,20 @@ class LockSession:
         owners: Owners,
         clock: Clock = boottime,
     ) -> None:
+        super().__init__(ttl_s=ttl_s, margin_s=margin_s, clock=clock)
         self.identity = identity
-        self.ttl_s = ttl_s
-        self.trusted_until = 0.0
-        self.ended: MemberEnded | None = None
         self.counters = Counters()
         self._url = url
-        self._margin_s = margin_s
         self._heartbeat_s = heartbeat_s
         self._owners = owners
-        self._clock = clock
         self._connection: Connection | None = None
         self._number = 1
         self._queue: deque[Op] = deque()
         self._work = asyncio.Event()
-        self._fresh = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
+        self._singly = 0  # operations that go one by one: one of them fails its batch
         self._warnings: list[str] = []
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the member may believe in itself right now."""
-        return self.ended is None and self._clock() < self.trusted_until
-
-    def check(self) -> None:
-        """Raise `LeaseLost` past `trusted_until`, `MemberEnded` when the member is no more."""
-        if self.ended is not None:
-            raise self.ended
-        if not self.trusted:
-            raise LeaseLost("the member's lease ran out; it may resume")
-
-    async def until_trusted(self) -> None:
-        """Pause until the member may believe in itself; raise `MemberEnded` when it never will."""
-        if not self.trusted and self.ended is None:
-            self.counters.pauses += 1
-        while not self.trusted:
-            if self.ended is not None:
-                raise self.ended
-            self._fresh.clear()
-            await self._fresh.wait()
 
     def submit(self, op: Op) -> None:
         """Put an operation into the next batch."""
@@ -166,7 +142,9 @@ class LockSession:
             except TimeoutError:
                 pass
         self._work.clear()
-        return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        size = min(len(self._queue), 1 if self._singly else MAX_BATCH)
+        self._singly = max(0, self._singly - size)
+        return [self._queue.popleft() for _ in range(size)]
 
     async def _carry(self, batch: list[Op]) -> None:
         sent_at = self._clock()
@@ -181,7 +159,7 @@ class LockSession:
             raise
         except EngineError as error:
             log.warning("lock session lost: %s", error)
-            self._queue.extendleft(op for op in reversed(batch) if op.repeat)
+            self._send_again(batch, error)
             await self._resume()
             return
         if sync:
@@ -198,6 +176,16 @@ class LockSession:
             op.settle(result)
         if self._queue:
             self._work.set()
+
+    def _send_again(self, batch: list[Op], error: EngineError) -> None:
+        """Queue a failed batch for the next session; what fails alone is not tried again."""
+        lost = isinstance(error, DatabaseAway | OutcomeUnknown | SessionSuperseded)
+        self._singly = 0 if lost else len(batch)
+        for op in reversed(batch):
+            if op.repeat and (lost or len(batch) > 1):
+                self._queue.appendleft(op)
+            else:
+                op.fail(error)
 
     async def _send(self, batch: list[Op], *, sync: bool, observe: bool) -> Record:
         if self._connection is None:
@@ -284,14 +272,12 @@ class LockSession:
 
     def _renewed(self, sent_at: float) -> None:
         now = self._clock()
-        self.trusted_until = sent_at + self.ttl_s - self._margin_s
+        self.trust_from(sent_at)
         self._renew_at = sent_at + self._heartbeat_s
         self.counters.renewal_s = now - sent_at
         self._owners.renewed(sent_at, now)
-        self._fresh.set()
 
     def _end(self, error: MemberEnded) -> None:
-        self.ended = self.ended or error
-        self._fresh.set()
+        self.end(error)
         while self._queue:
             self._queue.popleft().fail(error)

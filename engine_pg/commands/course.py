@@ -67,10 +67,17 @@ class Course:
     async def backward(self, error: EngineError) -> None:
         """Reverse the steps, the last one first, and end the command."""
         try:
+            if self._run.claim.attempt > 2 * MAX_ATTEMPTS:
+                raise GivenUp(f"given up after {self._run.claim.attempt} attempts")
             for number in sorted(self._records, reverse=True):
                 await self._reverse(number, self._records[number])
         except HostLost as lost:
             await self._journal.end("unknown", lost)
+        except (NotHeld, Unavailable, OutcomeUnknown):
+            raise
+        except Exception as failure:  # to try again and again would hold its locks for ever
+            log.exception("the compensation of %s failed", self._definition.name)
+            await self._journal.end("unknown", Defect(f"{error}; undoing it failed: {failure}"))
         else:
             await self._journal.end("failed", error)
 

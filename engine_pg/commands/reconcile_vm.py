@@ -6,8 +6,10 @@ report; a VM that ended there is forgotten there and down here.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import func
 
@@ -23,20 +25,24 @@ from engine_pg.inventory.rows import Vm
 from engine_pg.inventory.writes import NewEvent, update_row
 
 
+def _where(run: Run, vm: Vm) -> UUID:
+    """Return where the VM is by our books; if nowhere, where it was seen."""
+    seen_at = run.params.get("host_id")
+    if vm.host_id is None and seen_at is None:
+        raise Conflict(f"VM {vm.name} runs nowhere")
+    return vm.host_id or UUID(seen_at)
+
+
 async def _hold_host(run: Run) -> None:
     async with run.db.read() as tx:
         vm = await get(tx, Vm, run.subject_id)
     note(run, vm)
-    if vm.host_id is None:
-        raise Conflict(f"VM {vm.name} runs nowhere")
-    await run.lock(shared("host", vm.host_id), wait_s=5.0)
+    await run.lock(shared("host", _where(run, vm)), wait_s=5.0)
 
 
 async def _validate(run: Run, tx: FencedTx) -> Record:
     vm = await get(tx, Vm, run.subject_id)
-    if vm.host_id is None:
-        raise Conflict(f"VM {vm.name} runs nowhere")
-    return {"host_id": str(vm.host_id)}
+    return {"host_id": str(_where(run, vm)), "was": vm.status}
 
 
 async def _plan(run: Run, tx: FencedTx) -> Record:
@@ -46,12 +52,16 @@ async def _plan(run: Run, tx: FencedTx) -> Record:
 
 async def _reconcile(run: Run, intent: Record) -> Record:
     host = await host_of(run, intent)
+    driver = await run.driver(host)
     report = await report_of(run, host, run.subject_id)
+    was_unclear = run.outcomes["validate"]["was"] == "unknown"
+    if report is None and was_unclear and driver.traits.fencing != "all":
+        await asyncio.sleep(run.patience.host_inflight_s)  # its create may still be in the queue
+        report = await report_of(run, host, run.subject_id)
     if report is None:
         return {"status": "down", "why": "gone from its host"}
     if report.state != "down":
         return {"status": report.state}
-    driver = await run.driver(host)
     with suppress(NotFound):
         await driver.destroy_vm(run.ctx(), run.subject_id)
     why = EXIT_TEXTS.get(report.exit_reason or 0) or report.exit_message or "ended"
@@ -62,8 +72,8 @@ async def _look_again(_run: Run, _intent: Record) -> Record | None:
     return None  # the act itself begins with a look
 
 
-async def _record(run: Run, tx: FencedTx, _intent: Record, outcome: Record) -> None:
-    values: dict[str, Any] = {"status": outcome["status"]}
+async def _record(run: Run, tx: FencedTx, intent: Record, outcome: Record) -> None:
+    values: dict[str, Any] = {"status": outcome["status"], "host_id": UUID(intent["host_id"])}
     if outcome["status"] == "down":
         values |= {"host_id": None, "stopped_at": func.now(), "stop_reason": outcome["why"]}
     await update_row(tx, Vm, run.subject_id, values)

@@ -13,11 +13,12 @@ from engine_pg.cluster.fence import Fence, FencedTx
 from engine_pg.cluster.locks import LockKey, Reason, Wanted
 from engine_pg.cluster.membership import Membership
 from engine_pg.commands import store
+from engine_pg.commands.checked import CheckedDriver
 from engine_pg.commands.rows import CommandView, StepView
 from engine_pg.db.database import Database
 from engine_pg.db.tx import Record
 from engine_pg.hosts.connections import HostConnections
-from engine_pg.hosts.driver import HeldKey, HostDriver, OpCtx
+from engine_pg.hosts.driver import HeldKey, OpCtx
 from engine_pg.ids import new_id
 from engine_pg.inventory.rows import Host
 
@@ -95,7 +96,9 @@ class Run:
         held = tuple(HeldKey(str(g.key), g.mode.value, g.token) for g in self.claim.grants)
         return OpCtx(new_id(), held, self.patience.host_call_s, self.command.correlation_id)
 
-    async def driver(self, host: Host) -> HostDriver:
+    async def driver(self, host: Host) -> CheckedDriver:
         """Return this node's connection to a host."""
-        self.membership.session.check()
-        return await self.hosts.get(host.host_id, host.address, host.port, self.ctx())
+        trust = self.membership.session
+        trust.check()
+        driver = await self.hosts.get(host.host_id, host.address, host.port, self.ctx())
+        return CheckedDriver(driver, trust)

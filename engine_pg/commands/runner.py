@@ -41,6 +41,10 @@ _FIRST_RETRY_S: Final = 0.1
 _SLOWEST_RETRY_S: Final = 1.0
 
 
+class UnknownCommand(EngineError):
+    """A newer node submitted it; another one of its kind will run it."""
+
+
 class Runner:
     """Runs the commands that one member claims."""
 
@@ -104,7 +108,9 @@ class Runner:
             command = await store.view(tx, claim.command_id)
         if command.final:
             return
-        definition = self._registry[command.name]
+        definition = self._registry.get(command.name)
+        if definition is None:
+            raise UnknownCommand(f"this version knows no command {command.name}")
         run = Run(command, claim, self._membership, self._db, self._hosts, self._patience)
         journal = Journal(run, definition, lambda: self._bells.ring(COMMANDS))
         course = Course(run, definition, journal)

@@ -82,8 +82,10 @@ async def _create(run: Run, intent: Record) -> Record:
         report = await driver.create_vm(run.ctx(), vm.vm_id, xml)
     except Conflict:
         known = await report_of(run, host, vm.vm_id)
-        if known is None or known.state != "down":
+        if known is None:
             raise
+        if known.state != "down":  # the lock is ours: it runs there, whoever's late call began it
+            return {"state": known.state}
         await driver.destroy_vm(run.ctx(), vm.vm_id)  # what is left of an earlier life
         report = await driver.create_vm(run.ctx(), vm.vm_id, xml)
     return {"state": report.state}

@@ -35,7 +35,7 @@ with stranded as (
    where c.ended_at is null and c.member_id is null
      and c.submitted_at < clock_timestamp() - interval '2 s'
      and not exists (select from procrastinate_jobs j
-                      where j.status in ('todo', 'doing') and j.task_name = 'run_command'
+                      where j.status = 'todo' and j.task_name = 'run_command'
                         and j.args->>'command_id' = c.command_id::text)
    order by c.submitted_at limit 200)
 select procrastinate_defer_jobs_v1(array_agg(row(
@@ -47,8 +47,9 @@ DROP_ORPHANS: Final[LiteralString] = """
 delete from procrastinate_jobs j
  where j.status = 'doing' and j.task_name = 'run_command'
    and not exists (select from procrastinate_workers w
-                    where w.id = j.worker_id and w.last_heartbeat > now() - interval '40 s')
+                    where w.id = j.worker_id and w.last_heartbeat > now() - interval '10 min')
 """
+SWEEP_GRANTS: Final[LiteralString] = "select lock_grants_sweep() as swept"
 GET: Final[LiteralString] = "select * from command where command_id = %(command_id)s"
 STEPS: Final[LiteralString] = """
 select * from command_step where command_id = any(%(ids)s::uuid[]) order by command_id, number

@@ -22,17 +22,24 @@ from procrastinate import connector, exceptions, jobs, utils
 from procrastinate.worker import Worker
 from typing_extensions import override
 
-from engine_pg.clock import boottime
 from engine_pg.db.wire import KEEPALIVE
 from engine_pg.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 QUEUE: Final = "commands"
-_RETRY_FOR_S: Final = 20.0
 _QUERY_BOUND_S: Final = 8.0
 _HEARTBEAT_S: Final = 5.0
-_STALLED_S: Final = 30.0
+_STALLED_S: Final = 600.0  # the end of a member puts its jobs back long before
+
+DELETE: Final = """
+delete from procrastinate_jobs
+ where id = %(job)s and worker_id = %(worker)s and status = 'doing'
+"""
+PUT_BACK: Final = """
+update procrastinate_jobs set status = 'todo', attempts = attempts + 1, worker_id = null
+ where id = %(job)s and worker_id = %(worker)s and status = 'doing'
+"""
 
 RunCommand = Callable[[UUID], Awaitable[None]]
 Registered = Callable[[int], Awaitable[None]]
@@ -56,11 +63,12 @@ def transient(error: BaseException | None) -> bool:
 
 
 class FollowingConnector(procrastinate.PsycopgConnector):
-    """Short outages are invisible to the worker; LISTEN comes back by itself."""
+    """Outages are invisible to the worker; LISTEN comes back by itself."""
 
     def __init__(self, **pool: Any) -> None:  # noqa: ANN401 - psycopg_pool's own parameters
         super().__init__(**pool)  # pyright: ignore[reportUnknownMemberType] - bare Callable upstream
         self.reconnected: Callable[[], None] = lambda: None
+        self.stopping = False
 
     @override
     async def execute_query_async(self, query: LiteralString, **arguments: Any) -> None:
@@ -100,14 +108,13 @@ class FollowingConnector(procrastinate.PsycopgConnector):
             self.reconnected()  # what was inserted while nobody listened
 
     async def _insist(self, query: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - passes through
-        deadline = boottime() + _RETRY_FOR_S
         delay_s = 0.1
         while True:
             try:
                 async with asyncio.timeout(_QUERY_BOUND_S):
                     return await query()
             except (exceptions.ConnectorException, TimeoutError) as error:
-                if not transient(error) or boottime() + delay_s > deadline:
+                if self.stopping or not transient(error):
                     raise
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 1.6, 1.0)
@@ -118,6 +125,13 @@ class FollowingWorker(Worker):
 
     registered: Registered
     _rings = 0
+
+    @override
+    def stop(self) -> None:
+        """Stop; queries that fail are not tried again from now on."""
+        if isinstance(self.app.connector, FollowingConnector):
+            self.app.connector.stopping = True
+        super().stop()
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -157,12 +171,18 @@ class FollowingWorker(Worker):
 
     @override
     async def _persist_job_status(
-        self, job: jobs.Job, status: jobs.Status, *args: Any, **kwargs: Any
+        self, job: jobs.Job, status: jobs.Status, *_args: Any, **_kwargs: Any
     ) -> None:
-        """A status that can't be written is not an error: the command's row tells the truth."""
+        """Delete the job if it still is ours; one that was interrupted goes back.
+
+        A status that can't be written is not an error: the command's row tells the truth.
+        """
+        query = PUT_BACK if status == jobs.Status.ABORTED else DELETE
         try:
-            await super()._persist_job_status(job, status, *args, **kwargs)
-        except exceptions.ConnectorException as error:
+            await self.app.connector.execute_query_async(
+                query=query, job=job.id, worker=self.worker_id
+            )
+        except (exceptions.ConnectorException, TimeoutError) as error:
             log.info("job %s: its end is not recorded: %s", job.id, error.__cause__ or error)
 
     @override
@@ -209,7 +229,12 @@ async def serve_jobs(
             async with app.open_async():
                 delay_s = 0.2
                 await _worker(app, concurrency, registered).run()
-        except (exceptions.ProcrastinateException, psycopg.Error, EngineError) as error:
+        except (
+            exceptions.ProcrastinateException,
+            psycopg.Error,
+            EngineError,
+            TimeoutError,
+        ) as error:
             log.warning("the worker failed and is started anew: %s", error.__cause__ or error)
         await asyncio.sleep(delay_s)
         delay_s = min(delay_s * 2, 1.0)

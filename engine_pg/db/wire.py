@@ -22,8 +22,9 @@ from engine_pg.supervisor import uninterrupted
 
 T = TypeVar("T")
 
-KEEPALIVE: Final = {
+KEEPALIVE: Final[dict[str, int | str]] = {
     "connect_timeout": 3,
+    "target_session_attrs": "read-write",  # a standby proves nothing
     "keepalives": 1,
     "keepalives_idle": 2,
     "keepalives_interval": 1,

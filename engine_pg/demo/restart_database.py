@@ -24,12 +24,13 @@ PROMISED_S: Final = 1.0
 """How soon work goes on after the database accepts writes."""
 
 HELD: Final[LiteralString] = """
-select c.command_id, g.kind, g.id, g.token, m.session_number
+select c.command_id, c.attempt, g.kind, g.id, g.token, m.session_number
   from command c join lock_grant g using (command_id) join member m on m.member_id = g.member_id
  where c.ended_at is null
 """
 STILL: Final[LiteralString] = """
-select c.command_id, c.ended_at is not null as final, g.kind, g.id, g.token, m.session_number
+select c.command_id, c.attempt, c.ended_at is not null as final,
+       g.kind, g.id, g.token, m.session_number
   from command c
   left join lock_grant g using (command_id) left join member m on m.member_id = g.member_id
  where c.command_id = any(%(ids)s::uuid[])
@@ -43,17 +44,19 @@ select min(at) as at
 SURVIVORS: Final[LiteralString] = """
 select count(*) as live from member where member_id = any(%(ids)s::uuid[]) and state = 'live'
 """
+_HOST_CALL_S: Final = 1.0  # outlasts the outage, so that grants are needed before and after it
 _LEAST_HELD: Final = 4
 _CHOICE_S: Final = 30.0
 _BACK_S: Final = 30.0
 _RESUMED_S: Final = 10.0
 _WARM_UP_S: Final = (0.5, 2.0)
 
-Key = tuple[UUID, str, str, int]
+Key = tuple[UUID, int, str, str, int]
 
 
 def _key(row: Record) -> Key:
-    return row["command_id"], row["kind"], row["id"], row["token"]
+    """Return a grant with its command and attempt: an adopter's would be a later one."""
+    return row["command_id"], row["attempt"], row["kind"], row["id"], row["token"]
 
 
 class Held:
@@ -81,13 +84,13 @@ class Held:
 
     def judge(self, rows: Sequence[Record]) -> None:
         """Tell the fate of each grant from the commands and grants that there are now."""
-        final = {row["command_id"]: row["final"] for row in rows}
+        over = {(row["command_id"], row["attempt"]) for row in rows if row["final"]}
         now = {_key(row): row["session_number"] for row in rows}
         for key, number in self._sessions.items():
             if key in self._fates:
                 continue
             if key not in now:
-                self._fates[key] = "over" if final.get(key[0]) else "broken"
+                self._fates[key] = "over" if key[:2] in over else "broken"
             elif (now[key] or 0) > number:
                 self._fates[key] = "resumed"
 
@@ -132,6 +135,7 @@ class Outage:
 
 async def restart_database(scene: Scene) -> Sequence[Figure]:
     """Crash PostgreSQL under running commands, start it again, and see what became of them."""
+    await scene.target.slow_down(_HOST_CALL_S)
     await asyncio.sleep(scene.dice.uniform(*_WARM_UP_S))
     members = await scene.watch.members()
     outage = Outage(scene.watch)
@@ -153,7 +157,7 @@ async def restart_database(scene: Scene) -> Sequence[Figure]:
         Figure("away_s", "the database was away", outage.away_s, "s"),
         Figure("work_s", "until work went on, once it was back", work_s, "s", most=PROMISED_S),
         Figure("grants", "grants held by running commands", len(outage.held), least=1),
-        Figure("resumed", "of these held on under the same token", fates["resumed"]),
+        Figure("resumed", "of these held on under the same token", fates["resumed"], least=1),
         Figure("over", "of these over, with their command", fates["over"]),
         Figure("broken", "of these broken", fates["broken"] + unsettled, most=0),
         Figure("members", "members", len(members)),

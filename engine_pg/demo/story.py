@@ -23,8 +23,7 @@ from engine_pg.demo.target import Target
 from engine_pg.demo.verdict import Figure, Report
 from engine_pg.demo.watch import Watch
 
-HOST_CALL_S: Final = 0.25
-_SLOW: Final = {"VM.create": HOST_CALL_S, "VM.destroy": HOST_CALL_S}
+_HOST_CALL_S: Final = 0.25
 _AFTERMATH_S: Final = 60.0
 _FINAL_S: Final = 60.0
 _SETTLED_S: Final = 15.0
@@ -84,7 +83,7 @@ async def play(
 @asynccontextmanager
 async def _slow_hosts(target: Target) -> AsyncGenerator[None]:
     """Let calls take long enough for an incident to meet some under way."""
-    await target.slow_down(_SLOW)
+    await target.slow_down(_HOST_CALL_S)
     try:
         yield
     finally:

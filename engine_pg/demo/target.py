@@ -32,6 +32,7 @@ from engine_pg.demo.state import StateFolder
 from engine_pg.errors import HostUnreachable, Invalid, NotFound, Unavailable
 from engine_pg.supervisor import uninterrupted
 
+_STARTS_AND_STOPS: Final = ("VM.create", "VM.destroy")
 _READY_S: Final = 60.0
 _RESTART_S: Final = 60.0
 _NOT_OURS: Final = (
@@ -108,13 +109,12 @@ class Target:
                     raise Unavailable(f"not ready after {_READY_S:g} s: {', '.join(waiting)}")
                 await asyncio.sleep(_POLL_S)
 
-    async def slow_down(self, verbs: Mapping[str, float]) -> None:
-        """Let the hosts take longer: half of them act late, the others answer late."""
+    async def slow_down(self, seconds: float) -> None:
+        """Let the starts and stops of VMs take longer: some hosts act late, some answer late."""
+        fault = {"fault": "delay", "verbs": _STARTS_AND_STOPS, "seconds": seconds}
         for number in range(1, len(self.host_ports) + 1):
             when = "after" if number % 2 else "before"
-            for verb, seconds in verbs.items():
-                fault = {"fault": "delay", "verbs": [verb], "seconds": seconds, "when": when}
-                await self._simulator({"host": number} | fault)
+            await self._simulator({"host": number, "when": when} | fault)
 
     async def heal(self) -> None:
         """Take every fault out of the hosts."""

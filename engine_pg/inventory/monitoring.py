@@ -6,7 +6,7 @@ that is older than a command's write can't overwrite it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, LiteralString
 from uuid import UUID
@@ -21,6 +21,13 @@ HOSTS: Final[LiteralString] = """
 select h.*, exists (select from lock_grant g
                      where g.kind = 'host' and g.id = h.host_id::text and g.mode = 'exclusive') as
                      busy from host h where h.status = any(%(statuses)s)
+   and (%(host_id)s::uuid is null or h.host_id = %(host_id)s)
+"""
+STRAYS: Final[LiteralString] = """
+select v.* from vm v
+ where v.vm_id = any(%(ids)s::uuid[]) and v.host_id is distinct from %(host_id)s
+   and not exists (select from lock_grant g where g.kind = 'vm' and g.id = v.vm_id::text)
+   and not exists (select from command c where c.subject_id = v.vm_id and c.ended_at is null)
 """
 VMS: Final[LiteralString] = """
 select v.*, exists (select from lock_grant g where g.kind = 'vm' and g.id = v.vm_id::text)
@@ -40,7 +47,9 @@ on conflict (host_id) do update
 MISSED: Final[LiteralString] = """
 insert into host_statistics (host_id, failures, seen_at)
 select host_id, 1, now() from host where host_id = %(host_id)s
-on conflict (host_id) do update set failures = host_statistics.failures + 1
+on conflict (host_id) do update
+   set failures = case when %(first)s then 1 else host_statistics.failures + 1 end,
+       seen_at = case when %(first)s then now() else host_statistics.seen_at end
 returning failures, extract(epoch from now() - seen_at)::float8 as silent_s
 """
 HOST_STATUS: Final[LiteralString] = """
@@ -69,9 +78,9 @@ class Watched:
     busy: bool
 
 
-async def monitored_hosts(tx: Tx) -> list[Watched]:
-    """Return the hosts that are to be looked at."""
-    records = await tx.all(HOSTS, {"statuses": list(MONITORED)})
+async def monitored_hosts(tx: Tx, host_id: UUID | None = None) -> list[Watched]:
+    """Return the hosts that are to be looked at, or the one of them with an id."""
+    records = await tx.all(HOSTS, {"statuses": list(MONITORED), "host_id": host_id})
     return [Watched(row_of(Host, record), record["busy"]) for record in records]
 
 
@@ -81,14 +90,25 @@ async def vms_of(tx: Tx, host_id: UUID) -> list[tuple[Vm, bool]]:
     return [(row_of(Vm, record), record["busy"]) for record in records]
 
 
+async def strays(tx: Tx, host_id: UUID, running: Collection[UUID]) -> list[Vm]:
+    """Return which of the VMs that run on a host are elsewhere, or nowhere, by our books."""
+    return [
+        row_of(Vm, record)
+        for record in await tx.all(STRAYS, {"host_id": host_id, "ids": list(running)})
+    ]
+
+
 async def seen(tx: FencedTx, host_id: UUID, statistics: Mapping[str, float | int]) -> None:
     """Write what a host told about itself."""
     await tx.run(SEEN, {"host_id": host_id, **statistics})
 
 
-async def missed(tx: FencedTx, host_id: UUID) -> tuple[int, float]:
-    """Count a failed look; return how many in a row, and the seconds since the last good one."""
-    record = await tx.first(MISSED, {"host_id": host_id})
+async def missed(tx: FencedTx, host_id: UUID, *, first: bool) -> tuple[int, float]:
+    """Count a failed look; return how many in a row, and the seconds since the last good one.
+
+    `first`: nobody looked before this watch began, so that the host's silence counts from now.
+    """
+    record = await tx.first(MISSED, {"host_id": host_id, "first": first})
     return (0, 0.0) if record is None else (record["failures"], record["silent_s"])
 
 

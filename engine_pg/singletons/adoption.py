@@ -12,7 +12,7 @@ from typing import Final
 
 from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leadership
-from engine_pg.commands.store import DROP_ORPHANS, REQUEUE
+from engine_pg.commands.store import DROP_ORPHANS, REQUEUE, SWEEP_GRANTS
 from engine_pg.db.listener import QUEUE, Doorbells
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Adoption:
             async with self._fencing.tx(leadership.fence) as tx:
                 dropped = await tx.run(DROP_ORPHANS)
                 requeued = await tx.first(REQUEUE)
+                await tx.run(SWEEP_GRANTS)
             if requeued:
                 log.info("deferred %d stranded commands anew", len(requeued["jobs"]))
                 self._bells.ring(QUEUE)
