@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         default=12 * 3600.0, description="A login token unused for this long expires"
     )
     auth_failures_per_minute: int = Field(
-        default=30, ge=1, description="Failed logins accepted per minute, user and client address"
+        default=30, ge=1, description="Failed logins accepted per minute and user"
     )
     accept_wait_s: float = Field(
         default=10.0, ge=0, le=300, description="Longest wait of a request for its command's end"

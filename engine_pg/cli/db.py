@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from engine_pg.db import migrate
+from engine_pg.errors import Invalid
 from engine_pg.settings import load_settings
 
 app = typer.Typer(help="Migrate and inspect the engine's database.", no_args_is_help=True)
@@ -39,7 +40,11 @@ def current() -> None:
 @app.command()
 def check() -> None:
     """Compare the database's tables with the engine's definition; exit status 1 if they differ."""
-    migrate.check(_url())
+    try:
+        migrate.check(_url())
+    except Invalid as differs:
+        Console(stderr=True).print(str(differs), style="red", highlight=False)
+        raise typer.Exit(1) from differs
     Console().print("the database and the engine agree", highlight=False)
 
 

@@ -53,7 +53,9 @@ update command set error_kind = %(kind)s, error = %(error)s where command_id = %
 """
 END: Final[LiteralString] = """
 update command set state = %(state)s, ended_at = clock_timestamp(),
-       error_kind = coalesce(error_kind, %(kind)s), error = coalesce(error, %(error)s)
+       error_kind = coalesce(error_kind, %(kind)s),
+       error = case when %(state)s = 'unknown' then coalesce(%(error)s, error)
+                    else coalesce(error, %(error)s) end
  where command_id = %(command_id)s and ended_at is null
 """
 

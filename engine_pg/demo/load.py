@@ -83,19 +83,18 @@ class Load:
             finally:
                 self._enough.set()
 
-    async def each_acknowledged(self, more: int, bound_s: float) -> None:
-        """Wait until every VM got so many more commands acknowledged."""
+    async def each_acknowledged(self, more: int, bound_s: float) -> list[str]:
+        """Wait until every VM got so many more commands acknowledged; return those that did not."""
         wanted = {vm: self._done[vm] + more for vm in self.vms}
-        try:
-            async with asyncio.timeout(bound_s):
-                while any(self._done[vm] < count for vm, count in wanted.items()):
-                    self._moved.clear()
+        deadline = boottime() + bound_s
+        while waiting := [vm for vm, count in wanted.items() if self._done[vm] < count]:
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(deadline - boottime()):
                     await self._moved.wait()
-        except TimeoutError:
-            waiting = [vm for vm, count in wanted.items() if self._done[vm] < count]
-            raise Unavailable(
-                f"no command of VM {', '.join(waiting)} was acknowledged within {bound_s:g} s"
-            ) from None
+            except TimeoutError:
+                break
+        return waiting
 
     async def _drive(self, vm: str) -> None:
         while not self._enough.is_set():
@@ -122,13 +121,21 @@ class Load:
             self._moved.set()
 
 
+@dataclass(slots=True)
+class DemoVms:
+    """The VMs that were made for a story, and those that could not be removed after it."""
+
+    made: list[str] = field(default_factory=list[str])
+    left: list[str] = field(default_factory=list[str])
+
+
 @asynccontextmanager
 async def demo_vms(
     client: Client, count: int, tell: Callable[[str], None]
-) -> AsyncGenerator[Sequence[str]]:
-    """Make VMs for a story, yield their ids, stop and remove them."""
+) -> AsyncGenerator[DemoVms]:
+    """Make VMs for a story; stop and remove them after it."""
     mark = str(new_id())[:8]
-    made: list[str] = []
+    vms = DemoVms()
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def make(number: int) -> None:
@@ -141,35 +148,40 @@ async def demo_vms(
                 named("template", "Blank"),
             )
             answer = await client.post("/vms", vm, first=number, key=str(new_id()))
-            made.append(answer.get("id") or "")
+            vms.made.append(answer.get("id") or "")
+
+    async def remove(turn: int, vm: str) -> None:
+        async with room:
+            try:
+                await _remove(client, vm, turn)
+            except Unavailable as problem:
+                vms.left.append(vm)
+                tell(str(problem))
 
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(1, count + 1):
                 group.create_task(make(number))
-        yield made
+        yield vms
     finally:
-        tell(f"Removing {len(made)} VMs")
+        tell(f"Removing {len(vms.made)} VMs")
         async with asyncio.TaskGroup() as group:
-            for turn, vm in enumerate(made):
-                group.create_task(_remove(client, vm, turn, room))
+            for turn, vm in enumerate(vms.made):
+                group.create_task(remove(turn, vm))
 
 
-async def _remove(client: Client, vm: str, turn: int, room: asyncio.Semaphore) -> None:
+async def _remove(client: Client, vm: str, turn: int) -> None:
     deadline = boottime() + _CLEANING_S
-    async with room:
-        while True:
-            try:
-                found = await client.get(f"/vms/{vm}", first=turn)
-                if found.findtext("status") == "down":
-                    await client.delete(f"/vms/{vm}", first=turn, key=str(new_id()))
-                    return
-                await client.post(
-                    f"/vms/{vm}/stop", element("action"), first=turn, key=str(new_id())
-                )
-            except NotFound:
-                return
-            except (Rejected, Unavailable, OutcomeUnknown) as problem:
-                if boottime() > deadline:
-                    raise Unavailable(f"VM {vm} cannot be removed: {problem}") from problem
-            await asyncio.sleep(_CLEANING_POLL_S)
+    path = f"/vms/{vm}"
+    while True:
+        try:
+            found = await client.get(path, first=turn)
+            if found.findtext("status") == "down":
+                return await client.delete(path, first=turn, key=str(new_id()))
+            await client.post(f"{path}/stop", element("action"), first=turn, key=str(new_id()))
+        except NotFound:
+            return None
+        except (Rejected, Unavailable, OutcomeUnknown) as problem:
+            if boottime() > deadline:
+                raise Unavailable(f"VM {vm} cannot be removed: {problem}") from problem
+        await asyncio.sleep(_CLEANING_POLL_S)

@@ -44,8 +44,8 @@ select min(at) as at
 SURVIVORS: Final[LiteralString] = """
 select count(*) as live from member where member_id = any(%(ids)s::uuid[]) and state = 'live'
 """
-_HOST_CALL_S: Final = 1.0  # outlasts the outage, so that grants are needed before and after it
-_LEAST_HELD: Final = 4
+_HOST_CALL_S: Final = 3.0  # outlasts the outage, so that grants are needed before and after it
+_LEAST_HELD: Final = 8
 _CHOICE_S: Final = 30.0
 _BACK_S: Final = 30.0
 _RESUMED_S: Final = 10.0
@@ -146,6 +146,7 @@ async def restart_database(scene: Scene) -> Sequence[Figure]:
         await outage.follow()
         scene.tell(f"It is back after {outage.away_s:.1f} s")
         await outage.held.follow(scene.watch, _RESUMED_S)
+    await scene.target.heal()
     work_s = await _work_after(scene.watch, outage.accepting)
     ttl_s = max(member["ttl_s"] for member in members)
     await asyncio.sleep(ttl_s + PROMISED_S)  # whoever was to be taken for dead, would be by now

@@ -22,6 +22,7 @@ from engine_pg.demo.rest import Client
 from engine_pg.demo.target import Target
 from engine_pg.demo.verdict import Figure, Report
 from engine_pg.demo.watch import Watch
+from engine_pg.errors import Unavailable
 
 _HOST_CALL_S: Final = 0.25
 _AFTERMATH_S: Final = 60.0
@@ -57,26 +58,32 @@ async def play(
         target.client() as client,
         target.client(tally.hear) as working,
         Watch(target.database_url) as watch,
-        demo_vms(client, vms, tell) as made,
+        demo_vms(client, vms, tell) as own,
     ):
-        load = Load(working, made, tally, dice)
+        load = Load(working, own.made, tally, dice)
         scene = Scene(target, watch, load, dice, tell)
         async with _slow_hosts(target), load.running():
             tell(f"{vms} VMs are started and stopped through {len(target.nodes)} nodes")
-            await load.each_acknowledged(1, _AFTERMATH_S)
+            if await load.each_acknowledged(1, _AFTERMATH_S):
+                raise Unavailable(f"the clients got nowhere within {_AFTERMATH_S:g} s")
             figures = await incident(scene)
             tell("The clients go on")
-            await load.each_acknowledged(1, _AFTERMATH_S)
+            stuck = await load.each_acknowledged(1, _AFTERMATH_S)
         found = await _final(watch, tally, tell)
-        astray = await _astray(target, client, made)
+        astray = await _astray(target, client, own.made)
         verdict = await target.judged()
         await target.until_whole()
-    reckoned = [*_acknowledged(tally, found), *_journaled(before, verdict)]
-    disagreement = Figure("astray", "VMs of which books and hosts disagree", len(astray), most=0)
     new = verdict["violations"][len(before["violations"]) :]
-    notes = [f"{violation['kind']}: {violation['what']}" for violation in new]
     return Report(
-        [*figures, *reckoned, disagreement], [*notes, *astray, *_exceptions(tally, found)]
+        [
+            *figures,
+            *_acknowledged(tally, found),
+            *_journaled(before, verdict),
+            Figure("astray", "VMs of which books and hosts disagree", len(astray), most=0),
+            Figure("stuck", "VMs that nobody could start or stop any more", len(stuck), most=0),
+            Figure("left", "VMs that could not be removed", len(own.left), most=0),
+        ],
+        [f"{each['kind']}: {each['what']}" for each in new] + [*astray, *_exceptions(tally, found)],
     )
 
 

@@ -63,7 +63,7 @@ class HostLook:
         reports: list[VmReport],
     ) -> None:
         """Write what changed; submit a reconciliation for each VM that ended or is gone."""
-        states = {report.vm_id: report.state for report in reports}
+        states: dict[UUID, VmState] = {report.vm_id: report.state for report in reports}
         changed = [
             (vm, states[vm.vm_id])
             for vm, busy in vms

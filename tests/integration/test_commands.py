@@ -9,6 +9,9 @@ from integration import engines
 from integration.engines import Crashing, engine, simulated
 from integration.nodes import eventually, run
 
+from engine_pg.errors import EngineError
+from engine_pg.hosts.vdsm.client import VdsmDriver
+
 GRANTS = "select count(*) as n from lock_grant"
 
 
@@ -303,5 +306,106 @@ def test_elements_that_are_only_kept_are_merged_key_by_key(database_url, hosts):
             for attrs in ({"one": 1}, {"two": 2}, {"one": 3}):
                 assert (await a.do("update_vm", vm, attrs=attrs)).state == "succeeded"
             assert (await a.row("vm", vm))["attrs"] == {"one": 3, "two": 2}
+
+    run(story())
+
+
+def test_a_job_cancelled_while_its_command_ends_leaves_nothing_locked(database_url, hosts):
+    async def story():
+        async with engine(database_url, "a") as a, engine(database_url, "b") as b:
+            cluster, _ = await a.furnish(hosts)
+            vm = await a.vm(cluster)
+            submission = await a.submit("start_vm", vm)
+            running = asyncio.ensure_future(a.runner.run(submission.command_id))
+            whole = a.node.db._commit
+
+            async def cancelled_meanwhile(connection):
+                found = await connection.execute(
+                    "select ended_at is not null as over from command where command_id = %s",
+                    [submission.command_id],
+                )
+                if (await found.fetchone())["over"]:
+                    running.cancel()
+                return await whole(connection)
+
+            a.node.db._commit = cancelled_meanwhile
+            await asyncio.wait([running])
+            assert running.cancelled()
+            assert (await b.view(submission.command_id)).state == "succeeded"
+            await nothing_held(b)
+            assert (await b.do("stop_vm", vm)).state == "succeeded"
+
+    run(story())
+
+
+class Broken(VdsmDriver):
+    """A host that fails in ways that nobody understands."""
+
+    async def create_vm(self, *_):
+        raise EngineError("internal error of the host")
+
+    async def destroy_vm(self, *_):
+        raise EngineError("internal error of the host")
+
+
+def test_a_compensation_that_fails_ends_the_command_as_unknown(database_url, hosts):
+    async def story():
+        async with engine(database_url, "a", driver=Broken) as a:
+            cluster, _ = await a.furnish(hosts)
+            vm = await a.vm(cluster)
+            view = await a.do("start_vm", vm)
+            assert view.state == "unknown"
+            assert "undoing it failed" in view.error
+            await nothing_held(a)
+
+    run(story())
+
+
+def test_a_vm_that_runs_where_nobody_expects_it_is_found_and_owned(database_url, hosts):
+    async def story():
+        async with engine(database_url, "a") as a:
+            cluster, known = await a.furnish(hosts)
+            vm = await a.vm(cluster)
+            assert (await a.do("start_vm", vm)).state == "succeeded"
+            host = (await a.row("vm", vm))["host_id"]
+            forget = "update vm set status = 'down', host_id = null where vm_id = %(vm)s"
+            await a.node.db.statement(forget, {"vm": vm})
+            assert host in known
+            found = await a.do("reconcile_vm", vm, host_id=str(host))
+            assert found.state == "succeeded", found.error
+            row = await a.row("vm", vm)
+            assert row["host_id"] == host
+            assert row["status"] in ("powering_up", "up")
+            await a.node.db.statement(forget, {"vm": vm})
+            again = await a.do("start_vm", vm, host_id=str(host))
+            assert again.state == "succeeded", again.error
+            assert hosts.kinds("vm_started", vm) == 1
+            assert (await a.do("stop_vm", vm)).state == "succeeded"
+
+    run(story())
+
+
+def test_no_change_of_a_host_begins_past_the_lease(database_url, hosts):
+    async def story():
+        begun = []
+
+        class Slow(VdsmDriver):
+            async def connect(self, ctx):
+                identity = await super().connect(ctx)
+                one.session.trusted_until = 0.0  # while it connected, the lease ran out
+                return identity
+
+            async def create_vm(self, ctx, vm_id, xml):
+                begun.append(one.session.trusted)
+                return await super().create_vm(ctx, vm_id, xml)
+
+        async with engine(database_url, "b") as b, engine(database_url, "a", driver=Slow) as a:
+            one = a.node
+            cluster, _ = await b.furnish(hosts)
+            vm = await b.vm(cluster)
+            view = await a.do("start_vm", vm)
+            assert view.state == "succeeded", view.error
+            assert begun == [True]
+            assert (await b.do("stop_vm", vm)).state == "succeeded"
 
     run(story())

@@ -40,9 +40,12 @@ def test_a_spread_counts_the_runs_that_broke():
     assert seen.broken == 0
 
 
-def row(token: int | None, *, session: int | None = 1, final: bool = False) -> dict[str, object]:
+def row(
+    token: int | None, *, session: int | None = 1, final: bool = False, attempt: int = 1
+) -> dict[str, object]:
     return {
         "command_id": COMMAND,
+        "attempt": attempt,
         "kind": "vm",
         "id": "1",
         "token": token,
@@ -70,9 +73,14 @@ def test_a_grant_is_over_with_its_command():
     assert fates(row(None, session=None, final=True)) == {"over": 1}
 
 
+def test_a_command_that_an_adopter_ended_had_its_grants_broken():
+    assert fates(row(None, session=None, final=True, attempt=2)) == {"broken": 1}
+
+
 def test_a_grant_that_a_running_command_lost_or_got_anew_is_broken():
     assert fates(row(None, session=None)) == {"broken": 1}
     assert fates(row(11, session=2)) == {"broken": 1}
+    assert fates(row(11, session=2, attempt=2)) == {"broken": 1}
     assert fates() == {"broken": 1}
 
 
