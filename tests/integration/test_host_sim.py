@@ -608,9 +608,9 @@ def test_a_host_without_fencing_runs_stale_calls_and_the_judge_tells(tmp_path):
         one, other, vm_id = simulator.wire(), simulator.wire(2), str(uuid4())
         assert "engineFencing" not in one.result("Host.getCapabilities")
         assert one.result("VM.create", {"vmID": vm_id, "vmParams": {"xml": domain(vm_id)}})
-        one.result("VM.cont", on(vm_id, 6))
+        one.result("VM.pause", on(vm_id, 6))
         assert simulator.verify()["violations"] == []
-        assert one.result("VM.pause", on(vm_id, 5)) == {"vmList": {}}
+        assert one.result("VM.cont", on(vm_id, 5)) == {"vmList": {}}
         one.send("VM.cont", on(vm_id, 7))
         other.result("VM.create", creation(vm_id, 8))
         verdict = simulator.verify()
