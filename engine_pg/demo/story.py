@@ -90,7 +90,7 @@ async def play(
 @asynccontextmanager
 async def _slow_hosts(target: Target) -> AsyncGenerator[None]:
     """Let calls take long enough for an incident to meet some under way."""
-    await target.slow_down(_HOST_CALL_S)
+    await target.slow_down(_HOST_CALL_S, hosts=len(target.host_ports))
     try:
         yield
     finally:

@@ -109,10 +109,10 @@ class Target:
                     raise Unavailable(f"not ready after {_READY_S:g} s: {', '.join(waiting)}")
                 await asyncio.sleep(_POLL_S)
 
-    async def slow_down(self, seconds: float) -> None:
+    async def slow_down(self, seconds: float, *, hosts: int) -> None:
         """Let the starts and stops of VMs take longer: some hosts act late, some answer late."""
         fault = {"fault": "delay", "verbs": _STARTS_AND_STOPS, "seconds": seconds}
-        for number in range(1, len(self.host_ports) + 1):
+        for number in range(1, hosts + 1):
             when = "after" if number % 2 else "before"
             await self._simulator({"host": number, "when": when} | fault)
 
