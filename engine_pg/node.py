@@ -130,7 +130,9 @@ class Node:
             self._membership = membership
             patience = Patience(settings.host_call_timeout_s, settings.host_inflight_bound_s)
             runner = Runner(membership, self._db, hosts, self._bells, REGISTRY, patience=patience)
-            working = work(self._db, membership, runner, concurrency=settings.worker_concurrency)
+            working = work(
+                self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
+            )
             try:
                 async with asyncio.TaskGroup() as group:
                     living = group.create_task(self._live_until_left(membership), name="membership")

@@ -9,13 +9,16 @@ from engine_pg.cluster.members import record_worker
 from engine_pg.cluster.membership import Membership
 from engine_pg.commands.runner import Runner, UnknownCommand
 from engine_pg.db.database import Database
+from engine_pg.db.listener import QUEUE, Doorbells
 from engine_pg.db.queue import serve_jobs
 from engine_pg.errors import MemberEnded, NotHeld
 
 log = logging.getLogger(__name__)
 
 
-async def work(db: Database, membership: Membership, runner: Runner, *, concurrency: int) -> None:
+async def work(
+    db: Database, membership: Membership, runner: Runner, bells: Doorbells, *, concurrency: int
+) -> None:
     """Run jobs for a member until cancelled."""
 
     async def run_command(command_id: UUID) -> None:
@@ -29,4 +32,10 @@ async def work(db: Database, membership: Membership, runner: Runner, *, concurre
     async def registered(worker_id: int) -> None:
         await record_worker(db, membership.identity.member_id, worker_id)
 
-    await serve_jobs(db.url, run_command, concurrency=concurrency, registered=registered)
+    await serve_jobs(
+        db.url,
+        run_command,
+        concurrency=concurrency,
+        registered=registered,
+        bell=bells.bell(QUEUE),
+    )

@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 CHANNEL: Final = "engine_pg"
 LISTEN: Final = "listen engine_pg"
 RING: Final = "select pg_notify('engine_pg', topic) from unnest(%(topics)s::text[]) as t(topic)"
-RING_QUEUE: Final = """
-select pg_notify('procrastinate_any_queue_v1', '{"type": "job_inserted", "job_id": 0}')
-"""
 QUEUE: Final = "queue"
 _BOUND_S: Final = 5.0
 
@@ -127,8 +124,6 @@ class Doorbells:
             self._pending.clear()
             topics, self._outgoing = self._outgoing, set()
             try:
-                if QUEUE in topics:
-                    await bounded(connection, connection.execute(RING_QUEUE), _BOUND_S)
                 query = connection.execute(RING, {"topics": sorted(topics)})
                 await bounded(connection, query, _BOUND_S)
             except BaseException:

@@ -22,14 +22,17 @@ from procrastinate import connector, exceptions, jobs, utils
 from procrastinate.worker import Worker
 from typing_extensions import override
 
+from engine_pg.db.listener import Bell
 from engine_pg.db.wire import KEEPALIVE
 from engine_pg.errors import EngineError
+from engine_pg.supervisor import Background
 
 log = logging.getLogger(__name__)
 
 QUEUE: Final = "commands"
 _QUERY_BOUND_S: Final = 8.0
 _HEARTBEAT_S: Final = 5.0
+_POLL_S: Final = 1.0
 _STALLED_S: Final = 600.0  # the end of a member puts its jobs back long before
 
 DELETE: Final = """
@@ -216,11 +219,12 @@ def _app(url: str, run_command: RunCommand, size: int) -> procrastinate.App:
 
 
 async def serve_jobs(
-    url: str, run_command: RunCommand, *, concurrency: int, registered: Registered
+    url: str, run_command: RunCommand, *, concurrency: int, registered: Registered, bell: Bell
 ) -> None:
     """Run the queue's jobs until cancelled; each failure brings a fresh pool and worker.
 
-    `registered` learns the id of each new worker: the end of the member puts its jobs back.
+    `registered` learns the id of each new worker: the end of the member puts its jobs back. `bell`
+    rings when somebody put jobs back: Procrastinate itself rings for new ones only.
     """
     delay_s = 0.2
     while True:
@@ -228,7 +232,10 @@ async def serve_jobs(
         try:
             async with app.open_async():
                 delay_s = 0.2
-                await _worker(app, concurrency, registered).run()
+                worker = _worker(app, concurrency, registered)
+                async with Background() as background:
+                    background.start(_wake_when_rung(worker, bell), name="queue doorbell")
+                    await worker.run()
         except (
             exceptions.ProcrastinateException,
             psycopg.Error,
@@ -240,12 +247,18 @@ async def serve_jobs(
         delay_s = min(delay_s * 2, 1.0)
 
 
+async def _wake_when_rung(worker: FollowingWorker, bell: Bell) -> None:
+    while True:
+        if await bell.wait(_POLL_S):
+            worker.wake()
+
+
 def _worker(app: procrastinate.App, concurrency: int, registered: Registered) -> FollowingWorker:
     worker = FollowingWorker(
         app,
         queues=[QUEUE],
         concurrency=concurrency,
-        fetch_job_polling_interval=1.0,
+        fetch_job_polling_interval=_POLL_S,
         shutdown_graceful_timeout=5.0,
         delete_jobs=jobs.DeleteJobCondition.ALWAYS,
         install_signal_handlers=False,
