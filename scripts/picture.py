@@ -77,7 +77,7 @@ async def taken(stack: Stack, said: deque[str]) -> Status:
     target = Target(stack.state)
     async with stack.client() as client, asyncio.TaskGroup() as group:
         await furnish(client, host_ports=stack.host_ports, vms=VMS, tell=said.appendleft)
-        await target.slow_down(_SLOW_S)
+        await target.slow_down(_SLOW_S, hosts=len(stack.host_ports))
         vms = [vm.get("id") or "" for vm in await client.get("/vms")]
         working = [group.create_task(keep_busy(client, vms[n], n)) for n in range(BUSY)]
         status = await until(client, lambda seen: len(seen["locks"]) >= BUSY)
