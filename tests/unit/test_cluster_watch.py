@@ -69,6 +69,18 @@ def test_nobody_buries_another_right_after_a_stall_of_all_commits():
     assert watch.overdue() != []
 
 
+def test_nobody_is_buried_in_a_stall_that_stopped_his_counter_a_moment_before_ours():
+    clock = VirtualClock()
+    watch = Watch(ME, ttl_s=5.0, clock=clock)
+    beat(watch, clock, 7, 10.0)
+    beat(watch, clock, 8, 0.5)
+    clock.now += 0.4
+    watch.renewed(clock.now - 0.01, clock.now)
+    watch.observed([seen(1, ME), seen(8)])
+    clock.now += 4.8  # his counter stands still for a ttl, and so do all commits since our last
+    assert watch.overdue() == []
+
+
 def test_who_was_silent_himself_buries_nobody():
     clock = VirtualClock()
     watch = Watch(ME, ttl_s=5.0, clock=clock)
