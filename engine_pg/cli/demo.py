@@ -98,7 +98,11 @@ class Demo:
 
         state = StateFolder(state_dir or default_state_folder())
         stack = self._stack(state, fencing, tell)
-        asyncio.run(self._run(stack, console, tell))
+        try:
+            asyncio.run(self._run(stack, console, tell))
+        except asyncio.CancelledError:
+            console.print("Stopped before the verdict.")
+            raise typer.Exit(1) from None
 
     def _stack(
         self,

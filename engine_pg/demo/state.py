@@ -19,6 +19,7 @@ from engine_pg.errors import Conflict, Invalid, NotFound
 
 _API_PORT: Final = 8080
 _HOST_PORTS: Final = range(11000, 19000)  # below the range that outgoing connections draw from
+_OTHER_PORTS: Final = range(9100, 10900)
 _ROOM: Final = 1000  # ports kept together: more hosts may come later
 
 
@@ -131,6 +132,11 @@ class StateFolder:
         draft.touch(mode=0o600)
         draft.write_text(text)
         draft.replace(file)
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many free ports in a row, not where the next stack would look too."""
+    return next(_blocks_from(random.choice(_OTHER_PORTS), count))
 
 
 def _blocks_from(first: int, count: int) -> Iterator[int]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, cast
@@ -28,7 +28,7 @@ from engine_pg.db.urls import libpq_url
 from engine_pg.demo.furnish import furnish
 from engine_pg.demo.rest import Client, Heard
 from engine_pg.demo.stack import Options, Stack
-from engine_pg.demo.state import StateFolder
+from engine_pg.demo.state import StateFolder, free_ports
 from engine_pg.errors import HostUnreachable, Invalid, NotFound, Unavailable
 from engine_pg.supervisor import uninterrupted
 
@@ -179,7 +179,7 @@ async def started(
     home = tempfile.mkdtemp(prefix="engine-pg-demo-")
     os.chmod(home, 0o711)  # PostgreSQL's borrowed account must pass through
     state = StateFolder(Path(home, "state"))
-    stack = Stack(state, options, tell)
+    stack = Stack(state, replace(options, base_port=free_ports(options.nodes)), tell)
     if own_server and stack.embedded is None:
         os.rmdir(home)
         raise Invalid(_NOT_OURS)

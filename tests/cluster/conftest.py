@@ -14,12 +14,13 @@ from engine_pg.clock import boottime
 from engine_pg.db.embedded import EmbeddedPostgres
 from engine_pg.demo.furnish import furnish
 from engine_pg.demo.stack import Options, Stack
-from engine_pg.demo.state import StateFolder
+from engine_pg.demo.state import StateFolder, free_ports
 from engine_pg.demo.target import Target
 from engine_pg.settings import PREFIX
 
 T = TypeVar("T")
 
+NODES = 3
 TTL_S = 2.0
 BOUND_S = 60.0
 
@@ -49,7 +50,8 @@ def laboratory(request: pytest.FixtureRequest, roomy_tmp: Path) -> Iterator[Labo
         patch.setenv("ENGINE_HOST_INFLIGHT_BOUND_S", "2")
         state = StateFolder(roomy_tmp / f"stack-{request.param}")
         said: list[str] = []
-        stack = Stack(state, Options(fencing=request.param), said.append)
+        options = Options(nodes=NODES, fencing=request.param, base_port=free_ports(NODES))
+        stack = Stack(state, options, said.append)
         if binaries:
             stack.embedded = EmbeddedPostgres(state.postgres, binaries=Path(binaries))
         living = runner.run(_enter(stack))
