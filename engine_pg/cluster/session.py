@@ -42,9 +42,9 @@ JOIN: Final = """
 select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
                    %(address)s, %(version)s) as epoch_id
 """
-BATCH: Final = (
-    "select cluster_batch(%(member)s, %(session)s, %(sync)s, %(observe)s, %(ops)s) as reply"
-)
+BATCH: Final = """
+select cluster_batch(%(member)s, %(session)s, %(sync)s, %(observe)s, %(ops)s, %(seen)s) as reply
+"""
 RESUME: Final = """
 select member_resume(%(member)s, %(session)s, %(held)s, %(commands)s::uuid[],
                      %(leaderships)s) as reply
@@ -78,6 +78,7 @@ class LockSession(Trust):
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
+        self._seen = ""  # by the last look: what did not change since is not told again
         self._singly = 0  # operations that go one by one: one of them fails its batch
         self._warnings: list[str] = []
 
@@ -167,6 +168,7 @@ class LockSession(Trust):
         self._deal_out(batch, reply)
         if observe:  # twice as often as renewals: a counter that stands still is seen sooner
             self._look_at = sent_at + self._heartbeat_s / 2
+            self._seen = reply["view"]["seen"]
             self._owners.observed(reply["view"])
 
     def _deal_out(self, batch: list[Op], reply: Record) -> None:
@@ -196,6 +198,7 @@ class LockSession(Trust):
             "sync": sync,
             "observe": observe,
             "ops": Jsonb([op.body for op in batch]),
+            "seen": self._seen,
         }
         return (await self._ask(self._connection, BATCH, params))["reply"]
 
@@ -235,6 +238,7 @@ class LockSession(Trust):
         self._connection = connection
         self.counters.resumes += 1
         self._look_at = 0.0
+        self._seen = ""  # a crash may have taken back what we saw
         self._renewed(sent_at)
         self._owners.resumed(reply["grants"])
         log.info(
