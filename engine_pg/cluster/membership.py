@@ -16,6 +16,7 @@ from engine_pg.cluster.leaders import Leaders
 from engine_pg.cluster.locks import Locks
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
+from engine_pg.cluster.orders import MEMBERS
 from engine_pg.cluster.session import LockSession
 from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
@@ -25,7 +26,6 @@ from engine_pg.errors import EngineError, MemberEnded
 
 log = logging.getLogger(__name__)
 
-MEMBERS: Final = "members"
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
 
