@@ -218,7 +218,7 @@ create function cluster_batch(
   p_tickets bigint[], p_tries boolean[], p_waits boolean[], p_commands uuid[], p_users text[],
   p_reasons text[],
   p_requests integer[], p_kinds text[], p_ids text[], p_modes text[], p_advisories bigint[],
-  p_ops jsonb
+  p_ops jsonb, p_seen text
 ) returns jsonb language plpgsql as $$
 -- The one statement of a lock session. A synchronous batch is a renewal; one of releases alone
 -- commits without waiting: a release that is lost is repeated by the resume. Releases come first:
@@ -236,12 +236,15 @@ begin
            expires_at = clock_timestamp() + ttl
      where member_id = p_member and session_number = p_session and state = 'live'
     returning epoch_id into v_epoch;
-  end if;
-  if v_epoch is null then
-    v_epoch := member_session_check(p_member, p_session);
+  else
     perform set_config('synchronous_commit', 'off', true);
-  elsif current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'a lock session works in READ COMMITTED' using errcode = 'EP006';
+    if cardinality(p_release_tokens) = 0 and p_ops = '[]' then  -- a mere look locks nothing
+      select epoch_id into v_epoch from member
+       where member_id = p_member and session_number = p_session and state = 'live';
+    end if;
+  end if;
+  if v_epoch is null or current_setting('transaction_isolation') <> 'read committed' then
+    v_epoch := member_session_check(p_member, p_session);  -- raises what is wrong
   end if;
   if cardinality(p_release_tokens) > 0 then
     v_ring := to_jsonb(lock_release(p_member, p_release_kinds, p_release_ids, p_release_tokens));
@@ -267,7 +270,7 @@ begin
     perform lock_follow(p_member);
   end if;
   return jsonb_build_object('results', v_results, 'acquired', v_acquired, 'ring', v_ring,
-                            'view', case when p_observe then jsonb_build_object('members', (select jsonb_agg(jsonb_build_object('member_id', member_id, 'node', node, 'renewal', renewal, 'draining', draining, 'ttl_s', extract(epoch from ttl), 'address', address)) from member where state = 'live'), 'leaders', (select coalesce(jsonb_agg(jsonb_build_object('name', name, 'member_id', member_id, 'term', term)), '[]') from leader)) end);
+                            'view', case when p_observe then cluster_view(p_seen) end);
 end $$;
 
 create or replace function fence_enter(

@@ -21,7 +21,7 @@ select cluster_batch(
   %(tickets)s::bigint[], %(tries)s::boolean[], %(waits)s::boolean[], %(commands)s::uuid[],
   %(users)s::text[], %(reasons)s::text[],
   %(requests)s::integer[], %(kinds)s::text[], %(ids)s::text[], %(modes)s::text[],
-  %(advisories)s::bigint[], %(ops)s) as reply
+  %(advisories)s::bigint[], %(ops)s, %(seen)s) as reply
 """
 
 

@@ -77,6 +77,7 @@ class LockSession(Trust):
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
+        self._seen = ""  # by the last look: what did not change since is not told again
         self._singly = 0  # operations that go one by one: one of them fails its batch
         self._warnings: list[str] = []
 
@@ -166,6 +167,7 @@ class LockSession(Trust):
         self._deal_out(batch, reply)
         if observe:  # twice as often as renewals: a counter that stands still is seen sooner
             self._look_at = sent_at + self._heartbeat_s / 2
+            self._seen = reply["view"]["seen"]
             self._owners.observed(reply["view"])
 
     def _deal_out(self, batch: Batch, reply: Record) -> None:
@@ -195,6 +197,7 @@ class LockSession(Trust):
             "session": self._number,
             "sync": sync,
             "observe": observe,
+            "seen": self._seen,
         }
         return (await self._ask(self._connection, BATCH, params))["reply"]
 
@@ -235,6 +238,7 @@ class LockSession(Trust):
         self._connection = connection
         self.counters.resumes += 1
         self._look_at = 0.0
+        self._seen = ""  # a crash may have taken back what we saw
         self._renewed(sent_at)
         self._owners.resumed(reply["grants"])
         self._owners.ring(reply["ring"])
