@@ -159,9 +159,9 @@ begin
   return true;
 end $$;
 
-create function cluster_command_broken(p_command uuid, p_by text, p_reason text) returns void
+create function cluster_lock_broken(p_grant lock_grant, p_by text, p_reason text) returns void
 language plpgsql as $$
--- End a command whose lock an operator breaks; replaced by the owner of commands.
+-- Called in the transaction that breaks a lock; replaced by those who run commands and keep an audit.
 begin
 end $$;
 
@@ -185,9 +185,7 @@ begin
     end if;
     return false;
   end if;
-  if v_grant.command_id is not null then
-    perform cluster_command_broken(v_grant.command_id, p_by, p_reason);
-  end if;
+  perform cluster_lock_broken(v_grant, p_by, p_reason);
   if v_grant.member_id is null then
     delete from lock_grant where command_id = v_grant.command_id and member_id is null;
   else

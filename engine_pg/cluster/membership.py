@@ -16,8 +16,8 @@ from engine_pg.cluster.leaders import Leaders
 from engine_pg.cluster.locks import Locks
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
-from engine_pg.cluster.orders import MEMBERS
 from engine_pg.cluster.session import LockSession
+from engine_pg.cluster.topics import LOCKS, MEMBERS, waiters_of
 from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, Doorbells
@@ -26,15 +26,9 @@ from engine_pg.errors import EngineError, MemberEnded
 
 log = logging.getLogger(__name__)
 
-LOCKS: Final = "locks"  # for all who wait; `waiters_of` a member for those of one
 _POLL_S: Final = 1.0
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
-
-
-def waiters_of(member_id: str) -> str:
-    """Return the doorbell topic of those who wait for locks in a member."""
-    return f"{LOCKS}/{member_id}"
 
 
 @dataclass(frozen=True, slots=True)

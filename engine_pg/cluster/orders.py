@@ -12,14 +12,12 @@ from typing import Final, LiteralString
 from uuid import UUID
 
 from engine_pg.cluster.placement import Candidate, Leader, unsettled
+from engine_pg.cluster.topics import MEMBERS
 from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
 from engine_pg.db.listener import RING
 from engine_pg.db.tx import Params, Record
 from engine_pg.errors import Conflict, NotFound
-
-MEMBERS: Final = "members"
-"""The doorbell that calls every member to look."""
 
 PIN: Final[LiteralString] = "select leader_pin(%(name)s, %(node)s) as found"
 ASK: Final[LiteralString] = "select leader_ask_to_resign(%(name)s) as member_id"
