@@ -72,3 +72,28 @@ async def stop_at(
             await connection.execute(
                 sql.SQL("drop trigger {} on {}").format(sql.Identifier(name), sql.Identifier(table))
             )
+
+
+SLOW_TRY = """
+create schema stops;
+create function stops.pg_try_advisory_lock_shared(p_key bigint) returns boolean
+language plpgsql as $$
+begin
+  perform pg_catalog.pg_advisory_xact_lock_shared(4242, hashtext('try'));
+  return pg_catalog.pg_try_advisory_lock_shared(p_key);
+end $$
+"""
+
+
+@asynccontextmanager
+async def stop_in_try(url: str) -> AsyncGenerator[tuple[Stop, str]]:
+    """Stop shared tries inside of their statement, its snapshot taken; yield whose URL does so."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(SLOW_TRY)
+        await connection.execute("select pg_advisory_lock(4242, hashtext('try'))")
+        stop = Stop(connection, "try")
+        try:
+            yield stop, f"{url}?options=-csearch_path%3Dstops,pg_catalog,public"
+        finally:
+            await stop.go()
+            await connection.execute("drop schema stops cascade")
