@@ -147,8 +147,16 @@ class LocalTable:
 class Locks:
     """The locks of one member."""
 
-    def __init__(self, session: LockSession, *, limit: int = 5000, clock: Clock = boottime) -> None:
+    def __init__(
+        self,
+        session: LockSession,
+        *,
+        limit: int = 5000,
+        salt: int = 0,
+        clock: Clock = boottime,
+    ) -> None:
         self._session = session
+        self._salt = salt  # advisory keys are the database's, shared by all its clusters
         self._limit = limit
         self._clock = clock
         self._local = LocalTable()
@@ -236,7 +244,12 @@ class Locks:
 
     def _acquire_body(self, requests: list[Wanted], reason: Reason) -> Record:
         keys: list[dict[str, Any]] = [
-            {"kind": w.key.kind, "id": w.key.id, "mode": w.mode, "advisory": w.key.advisory}
+            {
+                "kind": w.key.kind,
+                "id": w.key.id,
+                "mode": w.mode,
+                "advisory": w.key.advisory ^ self._salt,
+            }
             for w in requests
         ]
         return {

@@ -53,6 +53,7 @@ class Membership:
         *,
         bells: Doorbells,
         lease: Lease = Lease(),
+        salt: int = 0,
         clock: Clock = boottime,
     ) -> None:
         self.identity = identity
@@ -65,7 +66,7 @@ class Membership:
             owners=Owners(self._holdings, self._resumed, self._observed, self._renewed),
             clock=clock,
         )
-        self.locks = Locks(self.session, clock=clock)
+        self.locks = Locks(self.session, salt=salt, clock=clock)
         self.claims = Claims(self.session, self.locks)
         self.fencing = Fencing(db, self.session)
         self.leaders = Leaders(self.session, clock=clock)
