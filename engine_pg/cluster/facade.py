@@ -22,27 +22,18 @@ from engine_pg.clock import boottime
 from engine_pg.cluster.fence import Fence, FencedTx, Fencing
 from engine_pg.cluster.holding import holding
 from engine_pg.cluster.leaders import Leadership, Singleton
-from engine_pg.cluster.lives import live, live_until_left
+from engine_pg.cluster.lives import Lives
 from engine_pg.cluster.locks import Hold, LockKey, Reason, Wanted
-from engine_pg.cluster.membership import DECLARE, Lease, Membership
+from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.cluster.schema import SCHEMA, check
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.db.tx import Record
 from engine_pg.db.urls import libpq_url, schema_url
-from engine_pg.errors import (
-    DatabaseAway,
-    EngineError,
-    LeaseLost,
-    MemberEnded,
-    OutcomeUnknown,
-    Unavailable,
-)
+from engine_pg.errors import DatabaseAway, MemberEnded, StaleToken
 from engine_pg.ids import hash64, new_id
 from engine_pg.supervisor import Background
-
-_LEAVE_S: Final = 10.0
 
 MEMBERS: Final[LiteralString] = """
 select member_id, node, address, version, draining, joined_at, renewed_at
@@ -69,32 +60,27 @@ class Cluster:
         address: str = "",
     ) -> None:
         self.node = node
-        self._url = libpq_url(url)
         self._schema = schema
-        self._place = schema_url(url, schema)
         self._lease = lease
-        self._pool_max = pool_max
         self._away_s = away_s
         self._address = address
+        self._db = self._database(schema_url(url, schema), 2)
+        self._work = self._database(libpq_url(url), pool_max)
+        self._bells = Doorbells(self._db.url)
         self._singletons: dict[str, Singleton] = {}
-        self._membership: Membership | None = None
-        self._changed = asyncio.Event()
-        self._undeclared = asyncio.Event()
-        self._stop = asyncio.Event()
+        self._lives = Lives(self._new_member, self._db, self._singletons)
         self._stack = AsyncExitStack()
-        self._refused: EngineError | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._db = await stack.enter_async_context(self._database(self._place, 2))
-            self._work = await stack.enter_async_context(self._database(self._url, self._pool_max))
+            await stack.enter_async_context(self._db)
+            await stack.enter_async_context(self._work)
             await check(self._db, self._schema)
-            self._bells = Doorbells(self._place)
             background = await stack.enter_async_context(Background())
             background.start(self._bells.run(), name="doorbells")
-            life = background.start(live(self._one_life, self._stop), name="member")
-            stack.push_async_callback(self._leave, life)
-            await self._current(boottime() + self._away_s)
+            life = background.start(self._lives.run(), name="member")
+            stack.push_async_callback(self._lives.leave, life)
+            await self._lives.current(self._away_s)
             self._stack = stack.pop_all()
         return self
 
@@ -117,8 +103,14 @@ class Cluster:
         """
         wanted = [Wanted(key) if isinstance(key, LockKey) else key for key in keys]
         why = Reason(reason) if isinstance(reason, str) else reason
-        async with AsyncExitStack() as stack:
-            yield await self._acquire(stack, wanted, wait_s, why)
+        hold = None
+        try:
+            async with AsyncExitStack() as stack:
+                hold = await self._acquire(stack, wanted, wait_s, why)
+                yield hold
+        finally:
+            if hold is not None:  # its release may still be on its way
+                hold.lost = hold.lost or StaleToken("the lock was given back")
 
     @asynccontextmanager
     async def fenced(self, *under: Hold | Leadership) -> AsyncGenerator[FencedTx]:
@@ -127,25 +119,21 @@ class Cluster:
         Raises `NotHeld` when they are not; `OutcomeUnknown` when the commit's answer was lost: the
         transaction is over then, look whether it happened.
         """
-        membership = await self._trusted()
-        fencing = Fencing(self._work, membership.session, schema=self._schema)
-        async with fencing.tx(_fence(under)) as tx:
+        fence = _fence(under)
+        async with (await self._fencing()).tx(fence) as tx:
             yield tx
 
     async def fence_in(
         self, connection: psycopg.AsyncConnection[Any], *under: Hold | Leadership
     ) -> None:
         """Fence a transaction of your own: its first statement, in READ COMMITTED."""
-        membership = await self._trusted()
-        fencing = Fencing(self._work, membership.session, schema=self._schema)
-        await fencing.enter(connection, _fence(under))
+        fence = _fence(under)
+        await (await self._fencing()).enter(connection, fence)
 
     def lead(self, name: str, singleton: Singleton) -> None:
         """Offer to run a coroutine function that one node at a time runs, again when it returns."""
         self._singletons[name] = singleton
-        if self._membership is not None:
-            self._membership.leaders.register(name, singleton)
-            self._undeclared.set()
+        self._lives.declare()
 
     def singleton(self, name: str) -> Callable[[Singleton], Singleton]:
         """Decorate what `lead` takes."""
@@ -169,7 +157,7 @@ class Cluster:
     @property
     def trusted(self) -> bool:
         """Whether this process is a member whose lease is good right now (for a health check)."""
-        return self._membership is not None and self._membership.session.trusted
+        return self._lives.membership is not None and self._lives.membership.session.trusted
 
     def _database(self, url: str, pool_max: int) -> Database:
         return Database(
@@ -180,112 +168,45 @@ class Cluster:
             idle_in_transaction_s=self._lease.ttl_s * 0.8,
         )
 
-    async def _one_life(self) -> None:
-        membership = Membership(
+    def _new_member(self) -> Membership:
+        return Membership(
             self._db,
             Identity(new_id(), self.node, self._address),
             bells=self._bells,
             lease=self._lease,
             salt=hash64(self._schema),
         )
-        for name, singleton in self._singletons.items():
-            membership.leaders.register(name, singleton)
-        try:
-            await membership.join()
-        except EngineError as error:
-            self._become(None, error)
-            raise
-        self._become(membership)
-        try:
-            async with asyncio.TaskGroup() as group:
-                living = group.create_task(live_until_left(membership, self._stop))
-                declaring = group.create_task(self._declare(membership))
-                await self._stop.wait()
-                await membership.leave()
-                living.cancel()
-                declaring.cancel()
-        finally:
-            self._become(None)
 
-    def _become(self, membership: Membership | None, refused: EngineError | None = None) -> None:
-        self._membership, self._refused = membership, refused
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _declare(self, membership: Membership) -> None:
-        """Make the singletons known that were offered after the member joined."""
-        while True:
-            await self._undeclared.wait()
-            self._undeclared.clear()
-            try:
-                await self._db.statement(DECLARE, {"names": sorted(self._singletons)})
-            except Unavailable:
-                self._undeclared.set()
-                await asyncio.sleep(self._lease.heartbeat_s)
-            membership.session.observe_soon()
-
-    async def _leave(self, life: asyncio.Task[None]) -> None:
-        self._stop.set()
-        self._become(self._membership)
-        await asyncio.wait([life], timeout=_LEAVE_S)
-
-    async def _current(self, deadline: float) -> Membership:
-        """Return the member of now, waiting for the next life while there is none."""
-        while self._membership is None or self._membership.session.ended is not None:
-            if self._stop.is_set():
-                raise MemberEnded("the cluster was left")
-            error = self._refused
-            if error is not None and not isinstance(error, Unavailable | OutcomeUnknown):
-                raise error
-            try:
-                async with asyncio.timeout(_left(deadline)):
-                    await self._changed.wait()
-            except TimeoutError:
-                told = self._refused or "it is joining"
-                raise DatabaseAway(f"not a member of the cluster: {told}") from error
-        return self._membership
-
-    async def _trusted(self) -> Membership:
-        """Return the member of now, waiting while it is past its lease, for so long."""
-        membership = await self._current(boottime() + self._away_s)
-        try:
-            async with asyncio.timeout(self._away_s):
-                await membership.session.until_trusted()
-        except TimeoutError as error:
-            raise LeaseLost(f"no lease was renewed for {self._away_s:g} s") from error
-        return membership
+    async def _fencing(self) -> Fencing:
+        membership = await self._lives.trusted(self._away_s)
+        return Fencing(self._work, membership.session, schema=self._schema)
 
     async def _acquire(
         self, stack: AsyncExitStack, wanted: list[Wanted], wait_s: float | None, reason: Reason
     ) -> Hold:
         deadline = float("inf") if wait_s is None else boottime() + wait_s
         while True:
-            membership = await self._current(deadline + self._away_s)
+            left_s = max(0.0, deadline - boottime())
+            membership = await self._lives.current(left_s + self._away_s)
+            session = membership.session
+            block = holding(membership.locks, session, wanted, wait_s=left_s, reason=reason)
             try:
-                async with asyncio.timeout(_left(deadline + self._away_s)):
-                    block = holding(
-                        membership.locks,
-                        membership.session,
-                        wanted,
-                        wait_s=max(0.0, deadline - boottime()),
-                        reason=reason,
-                    )
+                async with asyncio.timeout(left_s + self._away_s):
                     return await stack.enter_async_context(block)
             except TimeoutError as error:
                 raise DatabaseAway("no writable PostgreSQL answers") from error
             except MemberEnded:  # it held nothing yet: the next life asks again
-                if self._stop.is_set() or boottime() > deadline + self._away_s:
+                if boottime() > deadline + self._away_s:
                     raise
-
-
-def _left(deadline: float) -> float | None:
-    return None if deadline == float("inf") else max(0.0, deadline - boottime())
 
 
 def _fence(under: tuple[Hold | Leadership, ...]) -> Fence:
     leaderships = [each for each in under if isinstance(each, Leadership)]
     if not under or len(leaderships) > 1:
         raise ValueError("a fence rests on locks, on one leadership, or on both")
+    for each in under:
+        if isinstance(each, Hold) and each.lost is not None:
+            raise StaleToken(str(each.lost))
     return Fence(
         grants=tuple(grant for each in under if isinstance(each, Hold) for grant in each.grants),
         leadership=(leaderships[0].name, leaderships[0].term) if leaderships else None,
