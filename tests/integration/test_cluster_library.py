@@ -293,7 +293,7 @@ def test_a_transaction_of_ones_own_is_fenced_by_its_first_statement(service_url)
             async with a.lock(KEY) as hold, own.transaction():
                 await a.fence_in(own, hold)
                 await own.execute("update invoice set paid_by = 'own' where invoice_id = 42")
-            with pytest.raises(StaleToken):
+            with pytest.raises(StaleToken, match="given back"):
                 await a.fence_in(own, hold)
 
     run(story())
