@@ -18,7 +18,7 @@ import uvicorn
 import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
-from engine_pg.clock import boottime
+from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.commands.registry import REGISTRY
@@ -29,7 +29,7 @@ from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.db.urls import libpq_url
-from engine_pg.errors import EngineError, Invalid, MemberEnded, innermost
+from engine_pg.errors import EngineError, Invalid
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
@@ -43,7 +43,6 @@ from engine_pg.worker import work
 log = logging.getLogger(__name__)
 
 _DRAIN_S: Final = 8.0
-_SHORT_LIFE_S: Final = 10.0
 
 
 class ApiServer(uvicorn.Server):
@@ -83,7 +82,7 @@ class Node:
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
             background.start(self._commands.run(), name="command watch")
-            member = background.start(self._live(), name="member")
+            member = background.start(live(self._one_life, self._stop), name="member")
             api = background.start(self._serve(server), name="api")
             await self._stop.wait()
             log.info("stopping")
@@ -108,22 +107,6 @@ class Node:
             return ["draining"]
         return []
 
-    async def _live(self) -> None:
-        """Be a member, one life after the other."""
-        delay_s = 0.2
-        while not self._stop.is_set():
-            started = boottime()
-            try:
-                await self._one_life()
-            except* MemberEnded as ended:
-                log.warning("this member ended: %s", innermost(ended))
-            except* EngineError as errors:
-                log.warning("not a member: %s", innermost(errors))
-            except* Exception:  # one life fails; the API serves on, and the next begins
-                log.exception("this member failed")
-            delay_s = 0.2 if boottime() - started > _SHORT_LIFE_S else min(delay_s * 1.6, 1.5)
-            await asyncio.sleep(delay_s)
-
     async def _one_life(self) -> None:
         settings = self._settings
         async with HostConnections(self._driver) as hosts:
@@ -137,7 +120,9 @@ class Node:
             )
             try:
                 async with asyncio.TaskGroup() as group:
-                    living = group.create_task(self._live_until_left(membership), name="membership")
+                    living = group.create_task(
+                        live_until_left(membership, self._stop), name="membership"
+                    )
                     worker = group.create_task(working, name="worker")
                     await self._stop.wait()
                     worker.cancel()
@@ -146,13 +131,6 @@ class Node:
                     living.cancel()
             finally:
                 self._membership = None
-
-    async def _live_until_left(self, membership: Membership) -> None:
-        try:
-            await membership.run()
-        except* MemberEnded:
-            if not self._stop.is_set():  # it leaves: nothing must cut that short
-                raise
 
     def _driver(self, address: str, port: int) -> HostDriver:
         timeout_s = self._settings.host_call_timeout_s

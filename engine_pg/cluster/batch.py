@@ -28,8 +28,9 @@ select cluster_batch(
 class Batch:
     """Operations in the order of their submission; the database does releases first."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], *, salt: int = 0) -> None:
         self.parts = parts
+        self._salt = salt
         self._releases = [part for part in parts if isinstance(part, Releasing)]
         self._ops = [part for part in parts if isinstance(part, Op)]
         self._asking = [part for part in parts if isinstance(part, Asking)]
@@ -65,7 +66,7 @@ class Batch:
             "kinds": _texts([wanted.key.kind for _, wanted in keys]),
             "ids": _texts([wanted.key.id for _, wanted in keys]),
             "modes": _plain([wanted.mode for _, wanted in keys]),
-            "advisories": _plain([wanted.key.advisory for _, wanted in keys]),
+            "advisories": _plain([wanted.key.advisory ^ self._salt for _, wanted in keys]),
             "ops": Jsonb([op.body for op in self._ops]),
         }
 

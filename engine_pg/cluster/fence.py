@@ -14,9 +14,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, cast
 from uuid import UUID
 
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from engine_pg.cluster.locks import Grant
@@ -24,13 +27,15 @@ from engine_pg.cluster.members import gate_of
 from engine_pg.cluster.session import LockSession
 from engine_pg.db.database import Database
 from engine_pg.db.tx import Connection, Query, Record, Tx
-from engine_pg.errors import EngineError, MemberEnded, OutcomeUnknown
+from engine_pg.db.wire import bounded
+from engine_pg.errors import EngineError, Invalid, MemberEnded, OutcomeUnknown
 from engine_pg.ids import hash32
 
 ENTER: Final[LiteralString] = """
 select fence_enter(%(member)s, %(gate)s, %(grants)s, %(leader)s::text, %(term)s::bigint,
                    %(leader_gate)s::integer, %(command)s::uuid, %(attempt)s::integer)
 """
+IDLE: Final = TransactionStatus.IDLE
 DRAIN: Final[LiteralString] = "select pg_advisory_xact_lock(7001, %(gate)s)"
 
 
@@ -66,11 +71,15 @@ class FencedTx(Tx):
 
 
 class Fencing:
-    """Makes the fenced transactions of one member."""
+    """Makes the fenced transactions of one member.
 
-    def __init__(self, db: Database, session: LockSession) -> None:
+    `schema` qualifies its one call on the sessions of `db`, when their search path is another's.
+    """
+
+    def __init__(self, db: Database, session: LockSession, *, schema: str | None = None) -> None:
         self._db = db
         self._session = session
+        self._enter: LiteralString = ENTER if schema is None else _qualified(schema)
 
     @asynccontextmanager
     async def tx(self, fence: Fence) -> AsyncGenerator[FencedTx]:
@@ -82,7 +91,7 @@ class Fencing:
         """
         self._session.check()
         try:
-            async with self._db.write((ENTER, self._params(fence))) as tx:
+            async with self._db.write((self._enter, self._params(fence))) as tx:
                 fenced = FencedTx(tx.connection, bound_s=self._session.ttl_s)
                 yield fenced
                 await fenced.finish()
@@ -90,6 +99,14 @@ class Fencing:
         except OutcomeUnknown:
             await self._drain()
             raise
+
+    async def enter(self, connection: psycopg.AsyncConnection[Any], fence: Fence) -> None:
+        """Fence a transaction of somebody else's; its first statement, in READ COMMITTED."""
+        self._session.check()
+        if connection.autocommit and connection.info.transaction_status == IDLE:
+            raise Invalid("a fence ends with its transaction: begin one first")
+        statement = connection.execute(self._enter, self._params(fence))
+        await bounded(connection, statement, self._session.ttl_s)
 
     def _params(self, fence: Fence) -> dict[str, Any]:
         name, term = fence.leadership or (None, None)
@@ -119,6 +136,11 @@ class Fencing:
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+def _qualified(schema: str) -> LiteralString:
+    call = sql.SQL(ENTER.replace("fence_enter", "{}.fence_enter"))
+    return cast("LiteralString", call.format(sql.Identifier(schema)).as_string(None))
 
 
 def _records(grants: Sequence[Grant]) -> list[Record]:

@@ -57,6 +57,7 @@ class Membership:
         bells: Doorbells,
         lease: Lease = Lease(),
         weight: float = 1.0,
+        salt: int = 0,
         clock: Clock = boottime,
     ) -> None:
         self.identity = identity
@@ -74,6 +75,7 @@ class Membership:
                 ring=self._ring_waiters,
                 ended=self._ended,
             ),
+            salt=salt,
             clock=clock,
         )
         self.locks = Locks(self.session, clock=clock)
@@ -91,10 +93,14 @@ class Membership:
     async def join(self) -> None:
         """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
         await self.session.join()
+        await self.declare()
+        log.info("joined as member %s", self.identity.member_id)
+
+    async def declare(self) -> None:
+        """Tell what this member can lead; again when singletons were registered meanwhile."""
         params = {"weight": self._weight, "offers": sorted(self.leaders.names)}
         await self._db.statement(DECLARE, {"member": self.identity.member_id, **params})
         self._bells.ring(MEMBERS)
-        log.info("joined as member %s", self.identity.member_id)
 
     @property
     def draining(self) -> bool:

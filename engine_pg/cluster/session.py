@@ -63,6 +63,7 @@ class LockSession(Trust):
         margin_s: float,
         heartbeat_s: float,
         owners: Owners,
+        salt: int = 0,
         clock: Clock = boottime,
     ) -> None:
         super().__init__(ttl_s=ttl_s, margin_s=margin_s, clock=clock)
@@ -71,6 +72,7 @@ class LockSession(Trust):
         self._url = url
         self._heartbeat_s = heartbeat_s
         self._owners = owners
+        self._salt = salt  # advisory keys are the database's, shared by all its clusters
         self._connection: Connection | None = None
         self._number = 1
         self._queue: deque[Part] = deque()
@@ -144,7 +146,7 @@ class LockSession(Trust):
         self._work.clear()
         size = min(len(self._queue), 1 if self._singly else MAX_BATCH)
         self._singly = max(0, self._singly - size)
-        return Batch([self._queue.popleft() for _ in range(size)])
+        return Batch([self._queue.popleft() for _ in range(size)], salt=self._salt)
 
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()

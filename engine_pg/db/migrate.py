@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import engine_pg
 from alembic import command
 from engine_pg.db.urls import libpq_url, sqlalchemy_url
-from engine_pg.errors import DatabaseAway, Invalid
+from engine_pg.errors import DatabaseAway, Forbidden, Invalid
 
 _PACKAGE: Final = Path(engine_pg.__file__).parent
 
@@ -28,25 +31,42 @@ def scripts() -> Path:
     raise Invalid("the migrations are missing: reinstall engine-pg")
 
 
-def _config(url: str | None, output: io.StringIO | None = None) -> Config:
+def _config(
+    url: str | None, output: io.StringIO | None = None, schema: str | None = None
+) -> Config:
     config = Config(output_buffer=output, stdout=output or io.StringIO())
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url and libpq_url(url)
+    config.attributes["schema"] = schema
     return config
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate the database; several callers at once migrate once."""
+@contextmanager
+def _translated() -> Generator[None]:
     try:
-        command.upgrade(_config(url), revision)
+        yield
     except OperationalError as error:
         raise DatabaseAway(str(error.orig).strip()) from error
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise Forbidden(str(error.orig).strip()) from error
+        raise
 
 
-def downgrade(url: str, revision: str) -> None:
+def upgrade(url: str, revision: str = "head", *, schema: str | None = None) -> None:
+    """Migrate the database; several callers at once migrate once.
+
+    With `schema` everything goes in there, the version table as well; it is made if need be.
+    """
+    with _translated():
+        command.upgrade(_config(url, schema=schema), revision)
+
+
+def downgrade(url: str, revision: str, *, schema: str | None = None) -> None:
     """Take migrations back, down to `revision` (`base`: all of them)."""
-    command.downgrade(_config(url), revision)
+    with _translated():
+        command.downgrade(_config(url, schema=schema), revision)
 
 
 def check(url: str) -> None:
@@ -57,21 +77,26 @@ def check(url: str) -> None:
         raise Invalid(str(error)) from error
 
 
-def sql(revision: str = "head") -> str:
+def sql(revision: str = "head", *, schema: str | None = None) -> str:
     """Return the migrations up to `revision` (or a range `a:b`) as SQL for a DBA to run."""
     output = io.StringIO()
-    command.upgrade(_config(None, output), revision, sql=True)
+    command.upgrade(_config(None, output, schema), revision, sql=True)
     return output.getvalue()
 
 
-def current(url: str) -> str | None:
+def current(url: str, *, schema: str | None = None) -> str | None:
     """Return the revision that the database is at, or None if it was never migrated."""
-    try:
+    with _translated():
         engine = sa.create_engine(sqlalchemy_url(url), poolclass=sa.pool.NullPool)
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
-    except OperationalError as error:
-        raise DatabaseAway(str(error.orig).strip()) from error
+            options = {"version_table_schema": schema}
+            return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def known() -> set[str]:
+    """Return every revision that this version knows."""
+    script = ScriptDirectory.from_config(_config(None))
+    return {each.revision for each in script.walk_revisions()}
 
 
 def head() -> str:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from engine_pg.errors import Invalid
+
+_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -14,6 +19,18 @@ def sqlalchemy_url(url: str) -> str:
 def libpq_url(url: str) -> str:
     """Return the URL without a driver's name."""
     return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url, count=1)
+
+
+def schema_url(url: str, schema: str) -> str:
+    """Return the URL whose sessions see the schema and nothing else; refuse a name to be quoted."""
+    if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
+        raise Invalid(f"{schema!r} is no schema's name: lower-case letters, digits, underscores")
+    if not url.startswith(("postgresql://", "postgres://", "postgresql+")):
+        raise Invalid("a database is named by its URL: postgresql://user@host/name")
+    parts = urlsplit(libpq_url(url))
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    given["options"] = f"{given.get('options', '')} -csearch_path={schema}".strip()
+    return urlunsplit(parts._replace(query=urlencode(given, quote_via=quote)))
 
 
 def shown_url(url: str) -> str:
