@@ -19,6 +19,7 @@ import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
 from engine_pg.clock import boottime
+from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.commands.registry import REGISTRY
@@ -35,7 +36,7 @@ from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.settings import Settings
-from engine_pg.singletons import adoption, retention
+from engine_pg.singletons import adoption, lock_watch, retention
 from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
 from engine_pg.supervisor import Background
 from engine_pg.worker import work
@@ -72,6 +73,7 @@ class Node:
         self._bells = Doorbells(url)
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._membership: Membership | None = None
+        self._measures = Measures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -106,6 +108,9 @@ class Node:
             return ["the member's lease is not renewed: no writable PostgreSQL answers"]
         return []
 
+    def _standing(self) -> Standing | None:
+        return None if self._membership is None else self._membership.standing
+
     async def _live(self) -> None:
         """Be a member, one life after the other."""
         delay_s = 0.2
@@ -114,6 +119,7 @@ class Node:
             try:
                 await self._one_life()
             except* MemberEnded as ended:
+                self._measures.ended("own")
                 log.warning("this member ended: %s", innermost(ended))
             except* EngineError as errors:
                 log.warning("not a member: %s", innermost(errors))
@@ -160,7 +166,9 @@ class Node:
         settings = self._settings
         identity = Identity(new_id(), settings.node, settings.advertised_url, engine_pg.__version__)
         lease = Lease(settings.lease_ttl_s, settings.lease_margin_s, settings.heartbeat_s)
-        membership = Membership(self._db, identity, bells=self._bells, lease=lease)
+        membership = Membership(
+            self._db, identity, bells=self._bells, lease=lease, measures=self._measures
+        )
         fencing, lead = membership.fencing, membership.leaders.register
         monitor = Monitor(
             self._db,
@@ -172,6 +180,7 @@ class Node:
         )
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
         lead(retention.NAME, retention.Retention(fencing).run)
+        lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)
         return membership
@@ -179,7 +188,14 @@ class Node:
     def _server_config(self) -> uvicorn.Config:
         settings = self._settings
         app = create_app(
-            Services(db=self._db, commands=self._commands, settings=settings, ready=self.reasons)
+            Services(
+                db=self._db,
+                commands=self._commands,
+                settings=settings,
+                ready=self.reasons,
+                measures=self._measures,
+                standing=self._standing,
+            )
         )
         return uvicorn.Config(
             app,

@@ -149,7 +149,7 @@ class Locks:
 
     def __init__(self, session: LockSession, *, limit: int = 5000, clock: Clock = boottime) -> None:
         self._session = session
-        self._limit = limit
+        self.limit: Final = limit
         self._clock = clock
         self._local = LocalTable()
         self._held: dict[UUID, Hold] = {}
@@ -166,8 +166,8 @@ class Locks:
         requests = sorted(set(wanted), key=lambda each: (each.key, each.mode))
         if len({each.key for each in requests}) != len(requests):
             raise ValueError("a key is wanted in two modes at once")
-        if len(self.held) + len(requests) > self._limit:
-            raise Locked(f"this node holds its limit of {self._limit} locks")
+        if len(self.held) + len(requests) > self.limit:
+            raise Locked(f"this node holds its limit of {self.limit} locks")
         deadline = self._clock() + wait_s
         delay_s = _FIRST_RETRY_S
         while True:

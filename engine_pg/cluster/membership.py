@@ -14,6 +14,7 @@ from engine_pg.cluster.claims import Claims
 from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leaders
 from engine_pg.cluster.locks import Locks
+from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
 from engine_pg.cluster.session import LockSession
@@ -53,9 +54,11 @@ class Membership:
         *,
         bells: Doorbells,
         lease: Lease = Lease(),
+        measures: Measures | None = None,
         clock: Clock = boottime,
     ) -> None:
         self.identity = identity
+        self.measures = measures or Measures()
         self.session = LockSession(
             db.url,
             identity,
@@ -63,6 +66,7 @@ class Membership:
             margin_s=lease.margin_s,
             heartbeat_s=lease.heartbeat_s,
             owners=Owners(self._holdings, self._resumed, self._observed, self._renewed),
+            measures=self.measures,
             clock=clock,
         )
         self.locks = Locks(self.session, clock=clock)
@@ -72,7 +76,14 @@ class Membership:
         self._db = db
         self._bells = bells
         self._lease = lease
+        self._clock = clock
         self._watch = Watch(identity.member_id, ttl_s=lease.ttl_s, clock=clock)
+
+    @property
+    def standing(self) -> Standing:
+        """How this member stands at this instant, for metrics."""
+        trusted_s = self.session.trusted_until - self._clock()
+        return Standing(trusted_s, len(self.locks.held), self.locks.limit)
 
     async def join(self) -> None:
         """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
@@ -100,6 +111,7 @@ class Membership:
         except EngineError as error:  # the others will see the lease run out
             log.warning("could not leave: %s", error)
         else:
+            self.measures.ended("left")
             self._ring_all()
 
     def _ring_all(self) -> None:
@@ -133,6 +145,7 @@ class Membership:
             log.warning("could not end member %s: %s", member_id, error)
             return
         if ended:
+            self.measures.ended("other")
             log.warning("ended member %s: no renewal for %g s", member_id, self._lease.ttl_s)
             self._ring_all()
         self.session.observe_soon()

@@ -21,6 +21,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from engine_pg.clock import Clock, boottime
+from engine_pg.cluster.measures import Measures
 from engine_pg.cluster.ops import Counters, Identity, Op, Owners
 from engine_pg.cluster.trust import Trust
 from engine_pg.db.database import connect
@@ -64,11 +65,13 @@ class LockSession(Trust):
         margin_s: float,
         heartbeat_s: float,
         owners: Owners,
+        measures: Measures | None = None,
         clock: Clock = boottime,
     ) -> None:
         super().__init__(ttl_s=ttl_s, margin_s=margin_s, clock=clock)
         self.identity = identity
         self.counters = Counters()
+        self.measures = measures or Measures()
         self._url = url
         self._heartbeat_s = heartbeat_s
         self._owners = owners
@@ -164,6 +167,7 @@ class LockSession(Trust):
             return
         if sync:
             self._renewed(sent_at)
+        self.measures.batch(len(batch), self._clock() - sent_at)
         self._deal_out(batch, reply)
         if observe:  # twice as often as renewals: a counter that stands still is seen sooner
             self._look_at = sent_at + self._heartbeat_s / 2
@@ -234,6 +238,7 @@ class LockSession(Trust):
             raise
         self._connection = connection
         self.counters.resumes += 1
+        self.measures.resumed()
         self._look_at = 0.0
         self._renewed(sent_at)
         self._owners.resumed(reply["grants"])
@@ -272,6 +277,9 @@ class LockSession(Trust):
 
     def _renewed(self, sent_at: float) -> None:
         now = self._clock()
+        self.measures.renewal(now - sent_at)
+        if 0 < self.trusted_until < now:
+            self.measures.paused(now - self.trusted_until)
         self.trust_from(sent_at)
         self._renew_at = sent_at + self._heartbeat_s
         self.counters.renewal_s = now - sent_at
