@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -57,6 +58,11 @@ def _services(request: Request) -> Services:
     return request.app.state.services
 
 
+async def _answer(document: shown.Document) -> Response:
+    """Return a document; it may be long and is written in a thread, or no heart would beat here."""
+    return await asyncio.to_thread(JSONResponse, document)
+
+
 async def members(request: Request) -> Response:
     """Answer with the members."""
     filters = Filters(request, "node", "ended", "max")
@@ -64,7 +70,7 @@ async def members(request: Request) -> Response:
         document = await shown.members(
             tx, node=filters.text("node"), ended=filters.flag("ended"), most=filters.most()
         )
-    return JSONResponse(document)
+    return await _answer(document)
 
 
 async def leaders(request: Request) -> Response:
@@ -74,7 +80,7 @@ async def leaders(request: Request) -> Response:
         document = await shown.leaders(
             tx, node=filters.text("node"), name=filters.text("name"), most=filters.most()
         )
-    return JSONResponse(document)
+    return await _answer(document)
 
 
 async def locks(request: Request) -> Response:
@@ -88,7 +94,7 @@ async def locks(request: Request) -> Response:
             node=filters.text("node"),
             most=filters.most(),
         )
-    return JSONResponse(document)
+    return await _answer(document)
 
 
 async def waiters(request: Request) -> Response:
@@ -104,7 +110,7 @@ async def waiters(request: Request) -> Response:
             node=filters.text("node"),
             most=filters.most(),
         )
-    return JSONResponse(document)
+    return await _answer(document)
 
 
 async def wait_graph(request: Request) -> Response:
@@ -113,4 +119,4 @@ async def wait_graph(request: Request) -> Response:
     Filters(request)
     async with services.db.read() as tx:
         document = await shown.wait_graph(tx, services.waiting())
-    return JSONResponse(document)
+    return await _answer(document)

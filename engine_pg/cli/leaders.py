@@ -8,19 +8,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from engine_pg.cli.showing import (
-    EVERY_S,
-    AsJson,
-    Document,
-    Every,
-    Max,
-    Node,
-    Watch,
-    Ways,
-    seconds,
-    table,
-    word,
-)
+from engine_pg.cli import showing
 from engine_pg.cluster import looks
 from engine_pg.commands import shown
 
@@ -30,31 +18,31 @@ app = typer.Typer(help="List who leads what, since when, under which term.")
 @app.callback(invoke_without_command=True)
 def leaders(
     ctx: typer.Context,
-    node: Node = None,
+    node: showing.Node = None,
     name: Annotated[str | None, typer.Option(help="This name only.")] = None,
-    most: Max = looks.MOST,
-    as_json: AsJson = False,
-    watch: Watch = False,
-    every: Every = EVERY_S,
+    most: showing.Max = looks.MOST,
+    as_json: showing.AsJson = False,
+    watch: showing.Watch = False,
+    every: showing.Every = showing.EVERY_S,
 ) -> None:
     """List who leads what, since when, under which term."""
     if ctx.invoked_subcommand is None:
-        Ways(as_json, watch, every).show(
+        showing.Ways(as_json, watch, every).show(
             lambda tx: shown.leaders(tx, node=node, name=name, most=most), _leaders
         )
 
 
-def _leaders(document: Document) -> RenderableType:
+def _leaders(document: showing.Document) -> RenderableType:
     rows = (
         (
             each["name"],
-            Text(each["node"] or "") if each["held"] else word("vacant", good=False),
+            Text(each["node"] or "") if each["held"] else showing.word("vacant", good=False),
             each["member_id"] or "",
             each["term"],
-            seconds(each["age_s"]) if each["held"] else "",
+            showing.seconds(each["age_s"]) if each["held"] else "",
             ", ".join(f"{k}: {v}" for k, v in each["placement"].items() if v not in (None, False)),
         )
         for each in document["leaders"]
     )
     columns = ("name", "node", "member", ">term", ">for", "placement")
-    return table("Nothing is led here.", columns, rows)
+    return showing.table("Nothing is led here.", columns, rows)

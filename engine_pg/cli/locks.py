@@ -8,21 +8,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from engine_pg.cli.showing import (
-    EVERY_S,
-    AsJson,
-    Document,
-    Every,
-    Max,
-    Node,
-    Watch,
-    Ways,
-    purpose,
-    seconds,
-    table,
-    token,
-    word,
-)
+from engine_pg.cli import showing
 from engine_pg.cluster import looks
 from engine_pg.commands import shown
 
@@ -34,43 +20,43 @@ def locks(
     ctx: typer.Context,
     kind: Annotated[str | None, typer.Option(help="Of this kind only, such as vm.")] = None,
     id_: Annotated[str | None, typer.Option("--id", help="Of this id only.")] = None,
-    node: Node = None,
-    most: Max = looks.MOST,
-    as_json: AsJson = False,
-    watch: Watch = False,
-    every: Every = EVERY_S,
+    node: showing.Node = None,
+    most: showing.Max = looks.MOST,
+    as_json: showing.AsJson = False,
+    watch: showing.Watch = False,
+    every: showing.Every = showing.EVERY_S,
 ) -> None:
     """List who holds which lock, since when and why."""
     if ctx.invoked_subcommand is None:
-        Ways(as_json, watch, every).show(
+        showing.Ways(as_json, watch, every).show(
             lambda tx: shown.locks(tx, kind=kind, id_=id_, node=node, most=most), _locks
         )
 
 
-def _locks(document: Document) -> RenderableType:
+def _locks(document: showing.Document) -> RenderableType:
     rows = (
         (
             each["kind"],
             each["id"],
             each["mode"],
-            token(each["token"]),
-            each["node"] or word("ended", good=False),
+            showing.token(each["token"]),
+            each["node"] or showing.word("ended", good=False),
             each["user_name"],
-            purpose(each),
-            seconds(each["age_s"]),
+            showing.purpose(each),
+            showing.seconds(each["age_s"]),
             _remark(each),
         )
         for each in document["locks"]
     )
     columns = ("kind", "id", "mode", ">token", "node", "user", "for", ">held", "")
-    return table("Nobody holds a lock.", columns, rows)
+    return showing.table("Nobody holds a lock.", columns, rows)
 
 
-def _remark(lock: Document) -> Text:
+def _remark(lock: showing.Document) -> Text:
     remarks = (
         (lock["broken_at"], f"broken by {lock['broken_by']}"),
         (lock["member_id"] is None, "awaits adoption"),
         (lock["unresumed"], "not resumed in this epoch"),
         (lock["member_id"] and not lock["advisory_held"], "advisory lock follows"),
     )
-    return word(", ".join(text for true, text in remarks if true), good=False)
+    return showing.word(", ".join(text for true, text in remarks if true), good=False)
