@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import uvicorn
@@ -19,8 +19,10 @@ import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
 from engine_pg.cluster.lives import live, live_until_left
+from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
+from engine_pg.cluster.waits import Request as Waiting
 from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.run import Patience
 from engine_pg.commands.runner import Runner
@@ -35,7 +37,7 @@ from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.settings import Settings
-from engine_pg.singletons import adoption, retention
+from engine_pg.singletons import adoption, lock_watch, retention
 from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
 from engine_pg.supervisor import Background
 from engine_pg.worker import work
@@ -71,6 +73,7 @@ class Node:
         self._bells = Doorbells(url)
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._membership: Membership | None = None
+        self._measures = Measures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -107,6 +110,12 @@ class Node:
             return ["draining"]
         return []
 
+    def _standing(self) -> Standing | None:
+        return None if self._membership is None else self._membership.standing
+
+    def _waiting(self) -> Sequence[Waiting]:
+        return () if self._membership is None else self._membership.locks.waiting
+
     async def _one_life(self) -> None:
         settings = self._settings
         async with HostConnections(self._driver) as hosts:
@@ -141,7 +150,12 @@ class Node:
         identity = Identity(new_id(), settings.node, settings.advertised_url, engine_pg.__version__)
         lease = Lease(settings.lease_ttl_s, settings.lease_margin_s, settings.heartbeat_s)
         membership = Membership(
-            self._db, identity, bells=self._bells, lease=lease, weight=settings.leader_weight
+            self._db,
+            identity,
+            bells=self._bells,
+            lease=lease,
+            weight=settings.leader_weight,
+            measures=self._measures,
         )
         fencing, lead = membership.fencing, membership.leaders.register
         monitor = Monitor(
@@ -154,6 +168,7 @@ class Node:
         )
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
         lead(retention.NAME, retention.Retention(fencing).run)
+        lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)
         return membership
@@ -161,7 +176,15 @@ class Node:
     def _server_config(self) -> uvicorn.Config:
         settings = self._settings
         app = create_app(
-            Services(db=self._db, commands=self._commands, settings=settings, ready=self.reasons)
+            Services(
+                db=self._db,
+                commands=self._commands,
+                settings=settings,
+                ready=self.reasons,
+                measures=self._measures,
+                standing=self._standing,
+                waiting=self._waiting,
+            )
         )
         return uvicorn.Config(
             app,

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine_pg.api import health, sso, status
+from engine_pg.api import cluster, health, sso, status
 from engine_pg.api.auth import Authentication
 from engine_pg.api.edge.correlation import Correlation
 from engine_pg.api.edge.hardening import Hardening
@@ -63,6 +63,12 @@ ROUTES: Final = (
     on("/readyz", GET=health.readyz),
     on("/metrics", GET=health.metrics),
     on("/api/v1/status", GET=status.read),
+    on("/api/v1/members", GET=cluster.members),
+    on("/api/v1/leaders", GET=cluster.leaders),
+    on("/api/v1/locks", GET=cluster.locks),
+    on("/api/v1/locks/break", POST=cluster.break_),
+    on("/api/v1/waiters", GET=cluster.waiters),
+    on("/api/v1/waitgraph", GET=cluster.wait_graph),
     on("/ovirt-engine/sso/oauth/token", POST=sso.token),
     on("/ovirt-engine/services/sso-logout", POST=sso.logout),
     api("", GET=root.read),

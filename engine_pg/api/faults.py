@@ -1,17 +1,19 @@
 """Errors on the wire: the one place where the error tree becomes status codes and faults.
 
-401, 404 and 405 have no body: that is what oVirt's clients expect. A fault never tells more than
-the error's own text; what nobody foresaw is logged under the correlation id and told as "internal".
+401, 404 and 405 have no body: that is what oVirt's clients expect. What is not oVirt's, below
+`/api/v1`, answers in JSON, always with a body. A fault never tells more than the error's own text;
+what nobody foresaw is logged under the correlation id and told as "internal".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine_pg.api.wire.document import Document
@@ -46,6 +48,7 @@ _STATUS: Final[tuple[tuple[type[EngineError], int], ...]] = (
     (NotHeld, 503),
     (OutcomeUnknown, 503),
 )
+_OURS: Final = "/api/v1"
 _BUSY: Final = "Related operation is currently in progress. Please try again later."
 _RETRY: Final = {"Retry-After": "1"}
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="engine_pg", charset="UTF-8"'}
@@ -58,26 +61,43 @@ def status_of(error: BaseException) -> int:
 
 def fault_of(error: BaseException) -> Document:
     """Return the fault that tells a client about an error."""
-    text = str(error)
     if isinstance(error, Incomplete):
-        return {"reason": "Incomplete parameters", "detail": text}
-    if isinstance(error, OutcomeUnknown):
-        text = f"The outcome is unknown, look before trying again: {text}"
-    elif status_of(error) == 500 and not isinstance(error, EngineError):
-        text = "Internal error; the engine's log tells more under this correlation id"
-    elif isinstance(error, Locked) and _BUSY not in text:
+        return {"reason": "Incomplete parameters", "detail": str(error)}
+    text = text_of(error)
+    if isinstance(error, Locked) and _BUSY not in text:
         text = f"{text.rstrip('.')}. {_BUSY}"
     return {"reason": "Operation Failed", "detail": f"[{text}]"}
+
+
+def text_of(error: BaseException) -> str:
+    """Return what a client may know of an error."""
+    text = str(error)
+    if isinstance(error, OutcomeUnknown):
+        return f"The outcome is unknown, look before trying again: {text}"
+    if status_of(error) == 500 and not isinstance(error, EngineError):
+        return "Internal error; the engine's log tells more under this correlation id"
+    return text
+
+
+def _is_ours(request: Request) -> bool:
+    path = request.scope["path"]
+    return path == _OURS or path.startswith(f"{_OURS}/")
+
+
+def _told(status: int, text: str, headers: Mapping[str, str] | None) -> Response:
+    return JSONResponse({"status": status, "error": text}, status, headers)
 
 
 def response_to(request: Request, error: BaseException) -> Response:
     """Return the answer to a request that ended with an error."""
     status = status_of(error)
+    headers = {401: _CHALLENGE, 503: _RETRY}.get(status)
+    if _is_ours(request):
+        return _told(status, text_of(error), headers)
     if status == 401:
-        return Response(status_code=401, headers=_CHALLENGE)
+        return Response(status_code=401, headers=headers)
     if status == 404:
         return Response(status_code=404)
-    headers = _RETRY if status == 503 else None
     return answer(request, "fault", fault_of(error), status, headers)
 
 
@@ -87,6 +107,8 @@ def http_error(request: Request, error: Exception) -> Response:
         return response_to(request, error)
     if error.status_code == 405 and request.method == "OPTIONS":
         return Response(status_code=200, headers=error.headers)
+    if _is_ours(request):
+        return _told(error.status_code, error.detail, error.headers)
     return Response(status_code=error.status_code, headers=error.headers)
 
 

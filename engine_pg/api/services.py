@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.metrics import Metrics
+from engine_pg.cluster.measures import Measures, Standing
+from engine_pg.cluster.waits import Request
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.db.database import Database
 from engine_pg.settings import Settings
@@ -27,7 +29,10 @@ class Commands(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The collaborators of the API; `ready` returns the reasons why the node is not."""
+    """The collaborators of the API; `ready` returns the reasons why the node is not.
+
+    `standing` is of the node's present member, `waiting` its requests that have no ticket yet.
+    """
 
     db: Database
     commands: Commands
@@ -35,3 +40,6 @@ class Services:
     ready: Callable[[], Sequence[str]] = tuple
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)
+    measures: Measures = field(default_factory=Measures)
+    standing: Callable[[], Standing | None] = lambda: None
+    waiting: Callable[[], Sequence[Request]] = tuple

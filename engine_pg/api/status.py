@@ -1,4 +1,7 @@
-"""The live view: nodes, leaders, locks, hosts, VMs, commands and the last events at one glance."""
+"""The live view: nodes, leaders, locks, hosts, VMs, commands and the last events at one glance.
+
+Its `summary` is what `engine-pg status` shows; the rest is what a screen has room for.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from engine_pg.api.services import Services
 from engine_pg.api.wire.xml import date_text
+from engine_pg.commands import shown
 from engine_pg.db.tx import Tx
 
 NODES: Final = """
@@ -58,6 +62,7 @@ async def read(request: Request) -> Response:
     services: Services = request.app.state.services
     async with services.db.read() as tx:
         view: dict[str, Any] = {
+            "summary": await shown.status(tx),
             "nodes": await tx.all(NODES),
             "leaders": await tx.all(LEADERS),
             "locks": await tx.all(LOCKS),

@@ -35,6 +35,23 @@ COMMANDS: Final = {
         "Empty a node before maintenance: it leads nothing, runs nothing, takes nothing new.",
     ),
     "db": ("engine_pg.cli.db:app", "Migrate and inspect the engine's database."),
+    "status": (
+        "engine_pg.cli.cluster:status",
+        "Show the state of the cluster in a few figures, with a warning for all that is not well.",
+    ),
+    "members": (
+        "engine_pg.cli.cluster:members",
+        "List the members: each life of each node, its lease, and what it leads and holds.",
+    ),
+    "leaders": (
+        "engine_pg.cli.leaders:app",
+        "List who leads what, since when, under which term.",
+    ),
+    "locks": ("engine_pg.cli.locks:app", "List who holds which lock, since when and why."),
+    "waiters": (
+        "engine_pg.cli.cluster:waiters",
+        "List who waits for locks, and for whom, the first to come first; tell of deadlocks.",
+    ),
     "users": ("engine_pg.cli.users:app", "Add, list and remove those who may log in."),
     "host-sim": (
         "engine_pg.cli.host_sim:app",

@@ -33,6 +33,8 @@ from engine_pg.cluster.lines import Entry, Lines
 from engine_pg.cluster.ops import Releasing
 from engine_pg.cluster.requests import Request
 from engine_pg.cluster.session import LockSession
+from engine_pg.cluster.waits import KeyMode, Party
+from engine_pg.cluster.waits import Request as Waiting
 from engine_pg.db.tx import Record
 from engine_pg.errors import LeaseLost, Locked, MemberEnded, StaleToken
 
@@ -63,6 +65,26 @@ class Locks:
     def tickets(self) -> list[int]:
         """The tickets under which callers of this member wait."""
         return [request.standing for request in self._requests if request.standing is not None]
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The requests of this process that have no ticket yet, as the wait graph takes them."""
+        now, me = self._clock(), self.session.identity
+        return [
+            Waiting(
+                tuple(KeyMode(w.key.kind, w.key.id, w.mode) for w in request.wanted),
+                Party(
+                    me.member_id,
+                    me.node,
+                    request.reason.command_id,
+                    request.reason.user_name,
+                    request.reason.text,
+                    now - request.since,
+                ),
+            )
+            for request in self._requests
+            if request.ticket is None
+        ]
 
     async def acquire(
         self, *wanted: Wanted, wait_s: float | None = 0.0, reason: Reason = NO_REASON
@@ -111,6 +133,9 @@ class Locks:
     def release(self, hold: Hold) -> None:
         """Give the grants back; returns at once, the next batch carries it."""
         if self._drop(hold):
+            held_s = self._clock() - hold.since
+            for grant in hold.grants:
+                self.session.measures.held(grant.key.kind, held_s)
             self.session.submit(Releasing(hold.grants))
             self._advance(self.lines.leave(hold.entry))
 
@@ -155,8 +180,11 @@ class Locks:
         """Keep a hold from now on: what is not listed at a resume is deleted there."""
         self._holds[hold.entry] = hold
         self._count += len(hold.grants)
-        if isinstance(hold.entry, Request):
-            self._requests.discard(hold.entry)
+        request = hold.entry
+        if isinstance(request, Request):
+            self._requests.discard(request)
+            for grant in hold.grants:
+                self.session.measures.waited(grant.key.kind, hold.since - request.since)
 
     def over(self, request: Request) -> None:
         """Forget a request, and let those behind it go ahead."""

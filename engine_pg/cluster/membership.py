@@ -14,6 +14,7 @@ from engine_pg.cluster.claims import Claims
 from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leaders
 from engine_pg.cluster.locks import Locks
+from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
 from engine_pg.cluster.session import LockSession
@@ -58,9 +59,11 @@ class Membership:
         lease: Lease = Lease(),
         weight: float = 1.0,
         salt: int = 0,
+        measures: Measures | None = None,
         clock: Clock = boottime,
     ) -> None:
         self.identity = identity
+        self.measures = measures or Measures()
         self.session = LockSession(
             db.url,
             identity,
@@ -75,6 +78,7 @@ class Membership:
                 ring=self._ring_waiters,
                 ended=self._ended,
             ),
+            measures=self.measures,
             salt=salt,
             clock=clock,
         )
@@ -87,8 +91,17 @@ class Membership:
         self._bells = bells
         self._lease = lease
         self._weight = weight
+        self._left = False
         self._ordered = asyncio.Event()
+        self._clock = clock
         self._watch = Watch(identity.member_id, ttl_s=lease.ttl_s, clock=clock)
+
+    @property
+    def standing(self) -> Standing:
+        """How this member stands at this instant, for metrics."""
+        trusted_s = self.session.trusted_until - self._clock()
+        waiting = len(self.locks.waiting)
+        return Standing(trusted_s, len(self.locks.held), self.locks.limit, waiting)
 
     async def join(self) -> None:
         """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
@@ -120,6 +133,7 @@ class Membership:
 
     async def leave(self, reason: str = "stopped") -> None:
         """End this member at once, so that nobody has to wait for its lease to run out."""
+        self._left = True
         await self.leaders.stop()
         self.session.leave()
         me = self.identity.member_id
@@ -128,6 +142,7 @@ class Membership:
         except EngineError as error:  # the others will see the lease run out
             log.warning("could not leave: %s", error)
         else:
+            self.measures.ended("left")
             self._ring_all()
 
     def _ring_all(self) -> None:
@@ -188,6 +203,7 @@ class Membership:
             log.warning("could not end member %s: %s", member_id, error)
             return
         if ended:
+            self.measures.ended("other")
             log.warning("ended member %s: no renewal for %g s", member_id, self._lease.ttl_s)
             self._ring_all()
         self.session.observe_soon()
@@ -201,6 +217,8 @@ class Membership:
         )
 
     def _ended(self, error: MemberEnded) -> None:
+        if not self._left:
+            self.measures.ended("own")
         self.locks.end(error)
 
     def _resumed(self, grants: Sequence[Record]) -> None:

@@ -133,13 +133,3 @@ class Owners:
     renewed: Callable[[float, float], None] = _nothing
     ring: Callable[[Sequence[str]], None] = _nothing  # members whose tickets are first now
     ended: Callable[[MemberEnded], None] = _nothing
-
-
-@dataclass(slots=True)
-class Counters:
-    """For metrics: what the session did since it joined."""
-
-    batches: int = 0
-    operations: int = 0
-    resumes: int = 0
-    renewal_s: float = 0.0

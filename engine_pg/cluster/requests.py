@@ -83,6 +83,7 @@ class Request(Asking):
         lines = self._desk.lines
         if not lines.enter(self):
             if not self.waits:
+                self._desk.session.measures.refused(self.wanted[0].key.kind)
                 raise LockBusy(self.wanted, _neighbours(lines.in_the_way(self)))
             self.tries = False
             lines.stand(self)
@@ -104,7 +105,7 @@ class Request(Asking):
             Grant(each.key, each.mode, token)
             for each, token in zip(self.wanted, tokens, strict=True)
         )
-        hold = Hold(grants, self, self.since)
+        hold = Hold(grants, self, self._desk.session.clock())
         self._under_way = False
         self.ticket = None
         self._desk.keep(hold)
@@ -143,6 +144,8 @@ class Request(Asking):
             self._timer.cancel()
         if not self.future.done():
             self.future.set_exception(error)
+            if isinstance(error, LockBusy):
+                self._desk.session.measures.refused(self.wanted[0].key.kind)
         self._desk.over(self)
 
     def abandon(self) -> None:

@@ -23,7 +23,8 @@ from psycopg.types.json import Jsonb
 
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.batch import BATCH, Batch
-from engine_pg.cluster.ops import Counters, Identity, Owners, Part
+from engine_pg.cluster.measures import Measures
+from engine_pg.cluster.ops import Identity, Owners, Part
 from engine_pg.cluster.trust import Trust
 from engine_pg.db.database import connect
 from engine_pg.db.faults import SessionSuperseded
@@ -64,11 +65,12 @@ class LockSession(Trust):
         heartbeat_s: float,
         owners: Owners,
         salt: int = 0,
+        measures: Measures | None = None,
         clock: Clock = boottime,
     ) -> None:
         super().__init__(ttl_s=ttl_s, margin_s=margin_s, clock=clock)
         self.identity = identity
-        self.counters = Counters()
+        self.measures = measures or Measures()
         self._url = url
         self._heartbeat_s = heartbeat_s
         self._owners = owners
@@ -166,6 +168,7 @@ class LockSession(Trust):
             return
         if sync:
             self._renewed(sent_at)
+        self.measures.batch(len(batch), self.clock() - sent_at)
         self._deal_out(batch, reply)
         if observe:  # twice as often as renewals: a counter that stands still is seen sooner
             self._look_at = sent_at + self._heartbeat_s / 2
@@ -173,8 +176,6 @@ class LockSession(Trust):
             self._owners.observed(reply["view"])
 
     def _deal_out(self, batch: Batch, reply: Record) -> None:
-        self.counters.batches += 1
-        self.counters.operations += len(batch)
         batch.deal_out(reply)
         if reply["ring"]:
             self._owners.ring(reply["ring"])
@@ -238,7 +239,7 @@ class LockSession(Trust):
             await connection.close()
             raise
         self._connection = connection
-        self.counters.resumes += 1
+        self.measures.resumed()
         self._look_at = 0.0
         self._seen = ""  # a crash may have taken back what we saw
         self._renewed(sent_at)
@@ -279,9 +280,11 @@ class LockSession(Trust):
 
     def _renewed(self, sent_at: float) -> None:
         now = self.clock()
+        self.measures.renewal(now - sent_at)
+        if 0 < self.trusted_until < now:
+            self.measures.paused(now - self.trusted_until)
         self.trust_from(sent_at)
         self._renew_at = sent_at + self._heartbeat_s
-        self.counters.renewal_s = now - sent_at
         self._owners.renewed(sent_at, now)
 
     def _end(self, error: MemberEnded) -> None:

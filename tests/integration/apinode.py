@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,8 +91,10 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(db: Database, **settings: Any) -> AsyncGenerator[Api]:
-    """Serve a database; the client has not logged in."""
+async def serving(
+    db: Database, *, wired: Mapping[str, Any] | None = None, **settings: Any
+) -> AsyncGenerator[Api]:
+    """Serve a database; the client has not logged in. `wired`: more services."""
     commands, reasons = RecordedCommands(db), []
     services = Services(
         db=db,
@@ -100,6 +102,7 @@ async def serving(db: Database, **settings: Any) -> AsyncGenerator[Api]:
         settings=Settings(database_url=db.url, **settings),
         passwords=Passwords(FAST),
         ready=lambda: reasons,
+        **(wired or {}),
     )
     transport = httpx.ASGITransport(create_app(services))
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:

@@ -115,7 +115,7 @@ def test_one_blocked_command_does_not_hold_up_the_other_locks_of_its_node(databa
             )
             assert await a.claims.claim(command) is None
             await a.locks.acquire(Wanted(LockKey("test", "unrelated")))
-            assert a.session.counters.resumes == 0
+            assert a.session.measures.resumes == 0
             await operator.rollback()
             assert await a.claims.claim(command)
 
@@ -158,11 +158,11 @@ def test_a_member_whose_row_is_blocked_costs_its_undertaker_nothing(database_url
                 "select from member where member_id = %s for update", [b.member_id]
             )
             await b.die()
-            resumes = a.session.counters.resumes
+            resumes = a.session.measures.resumes
             for _ in range(60):  # three leases long
                 await asyncio.sleep(0.05)
                 assert a.session.trusted
-            assert a.session.counters.resumes == resumes
+            assert a.session.measures.resumes == resumes
             await operator.rollback()
 
             async def ended():

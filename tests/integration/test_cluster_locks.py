@@ -138,7 +138,7 @@ def test_tokens_of_a_key_rise_across_nodes_and_sessions(database_url):
 
 
 async def cut_lock_session(by, whose) -> None:
-    before = whose.session.counters.resumes
+    before = whose.session.measures.resumes
     async with by.db.write() as tx:
         await tx.run(
             "select pg_terminate_backend(backend_pid) from member where member_id = %(m)s",
@@ -146,7 +146,7 @@ async def cut_lock_session(by, whose) -> None:
         )
 
     async def resumed():
-        return whose.session.counters.resumes > before
+        return whose.session.measures.resumes > before
 
     await eventually(resumed)
 
