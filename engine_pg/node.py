@@ -103,6 +103,8 @@ class Node:
             return ["the node is not a member"]
         if not self._membership.session.trusted:
             return ["the member's lease is not renewed: no writable PostgreSQL answers"]
+        if self._membership.draining:
+            return ["draining"]
         return []
 
     async def _one_life(self) -> None:
@@ -138,7 +140,9 @@ class Node:
         settings = self._settings
         identity = Identity(new_id(), settings.node, settings.advertised_url, engine_pg.__version__)
         lease = Lease(settings.lease_ttl_s, settings.lease_margin_s, settings.heartbeat_s)
-        membership = Membership(self._db, identity, bells=self._bells, lease=lease)
+        membership = Membership(
+            self._db, identity, bells=self._bells, lease=lease, weight=settings.leader_weight
+        )
         fencing, lead = membership.fencing, membership.leaders.register
         monitor = Monitor(
             self._db,

@@ -80,6 +80,12 @@ class Settings(BaseSettings):
         default_factory=lambda known: known["lease_ttl_s"] / 10,
         description="Interval of the renewals of the lease",
     )
+    leader_weight: float = Field(
+        default=1.0,
+        ge=0,
+        le=1000,
+        description="Share of the leaderships, beside the other nodes'; 0: none, while others lead",
+    )
     worker_concurrency: int = Field(
         default=8, ge=1, le=1000, description="Commands that this node runs at once"
     )

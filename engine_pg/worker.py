@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 async def work(
     db: Database, membership: Membership, runner: Runner, bells: Doorbells, *, concurrency: int
 ) -> None:
-    """Run jobs for a member until cancelled."""
+    """Run jobs for a member until cancelled; while it drains, only those that it has begun."""
 
     async def run_command(command_id: UUID) -> None:
         try:
@@ -38,4 +38,5 @@ async def work(
         concurrency=concurrency,
         registered=registered,
         bell=bells.bell(QUEUE),
+        accepting=lambda: not membership.draining,
     )

@@ -30,6 +30,10 @@ COMMANDS: Final = {
         "engine_pg.cli.demo:app",
         "Failures on purpose, each with a verdict: exit status 1 when a promise broke.",
     ),
+    "drain": (
+        "engine_pg.cli.drain:drain",
+        "Empty a node before maintenance: it leads nothing, runs nothing, takes nothing new.",
+    ),
     "db": ("engine_pg.cli.db:app", "Migrate and inspect the engine's database."),
     "users": ("engine_pg.cli.users:app", "Add, list and remove those who may log in."),
     "host-sim": (

@@ -20,7 +20,6 @@ import psycopg
 
 from engine_pg.clock import boottime
 from engine_pg.cluster.fence import Fence, FencedTx, Fencing
-from engine_pg.cluster.holding import holding
 from engine_pg.cluster.leaders import Leadership, Singleton
 from engine_pg.cluster.lives import Lives
 from engine_pg.cluster.locks import Hold, LockKey, Reason, Wanted
@@ -171,10 +170,9 @@ class Cluster:
     def _new_member(self) -> Membership:
         return Membership(
             self._db,
-            Identity(new_id(), self.node, self._address),
+            Identity(new_id(), self.node, self._address, salt=hash64(self._schema)),
             bells=self._bells,
             lease=self._lease,
-            salt=hash64(self._schema),
         )
 
     async def _fencing(self) -> Fencing:
@@ -188,8 +186,8 @@ class Cluster:
         while True:
             left_s = max(0.0, deadline - boottime())
             membership = await self._lives.current(left_s + self._away_s)
-            session = membership.session
-            block = holding(membership.locks, session, wanted, wait_s=left_s, reason=reason)
+            wait_s = None if deadline == float("inf") else left_s
+            block = membership.locks.holding(*wanted, wait_s=wait_s, reason=reason)
             try:
                 async with asyncio.timeout(left_s + self._away_s):
                     return await stack.enter_async_context(block)

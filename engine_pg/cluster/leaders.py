@@ -1,9 +1,9 @@
 """Leaders: named singletons, each run by one member, none of the nodes special.
 
 A vacant leadership is won by compare-and-swap, term + 1; it is valid as long as the member's
-lease. Rendezvous hashing over the live, non-draining members says who should lead what, so
-leaderships spread evenly and few move when a node comes or goes. One that belongs elsewhere is
-handed over: its work ends first, then it is resigned and the others are rung.
+lease. Placement says who should lead what. A leadership that belongs elsewhere is handed over: its
+work ends first (at its next await; each of its transactions is whole), then it is resigned and the
+others are rung, and the one where it belongs wins it at once.
 
 Does not promise: exactly one coroutine at any instant of a frozen machine. Writes demand the term.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -20,16 +20,18 @@ from uuid import UUID
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.fence import Fence, leader_gate_of
 from engine_pg.cluster.ops import Op
+from engine_pg.cluster.placement import Leader, preferred
 from engine_pg.cluster.session import LockSession
+from engine_pg.cluster.view import View
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, NotHeld, innermost
-from engine_pg.ids import hash64
 
 log = logging.getLogger(__name__)
 
 _STEADY_S: Final = 1.0
 """How long a view must stand before a leadership is moved, or taken by who is not preferred."""
 _RESTART_S: Final = 1.0
+_ENDING_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +55,21 @@ class Leadership:
 Singleton = Callable[[Leadership], Awaitable[None]]
 
 
-def preferred(name: str, members: Mapping[UUID, str]) -> UUID:
-    """Return who of the members (id to node name) should lead: the highest hash wins."""
-    return max(members, key=lambda member: (hash64(f"{name}@{members[member]}"), member))
-
-
 class Leaders:
     """What one member leads, and the coroutines that it runs for it."""
 
-    def __init__(self, session: LockSession, *, clock: Clock = boottime) -> None:
+    def __init__(
+        self, session: LockSession, *, ring: Callable[[], None], clock: Clock = boottime
+    ) -> None:
         self._session = session
+        self._ring = ring
         self._singletons: dict[str, Singleton] = {}
         self._clock = clock
         self._held: dict[str, tuple[int, asyncio.Task[None]]] = {}
-        self._since: dict[tuple[str, object], float] = {}
+        self._since: dict[str, tuple[object, float]] = {}
+        self._targets: dict[str, UUID | None] = {}
         self._asked: set[str] = set()
+        self._restless = True  # something waits for time to pass
         self._group: asyncio.TaskGroup | None = None
 
     def register(self, name: str, singleton: Singleton) -> None:
@@ -76,7 +78,7 @@ class Leaders:
 
     @property
     def names(self) -> list[str]:
-        """The singletons that any member may lead."""
+        """The singletons that this member may lead."""
         return list(self._singletons)
 
     @property
@@ -88,6 +90,7 @@ class Leaders:
         """Keep the singletons' coroutines until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            self._restless = True
             try:
                 await asyncio.get_running_loop().create_future()
             finally:
@@ -101,37 +104,48 @@ class Leaders:
         if self._held:
             await asyncio.wait([work for _, work in self._held.values()])
 
-    def observed(self, view: Record) -> None:
+    def observed(self, view: View, *, changed: bool) -> None:
         """Compare what the database says with what runs here; win, start, hand over, stop."""
-        if self._group is None:
+        if self._group is None or not (changed or self._restless):
             return
-        members: list[Record] = view["members"] or []
-        candidates = {UUID(m["member_id"]): str(m["node"]) for m in members if not m["draining"]}
-        me = self._session.identity.member_id
-        for row in view["leaders"]:
-            name = str(row["name"])
-            if name not in self._singletons:
-                continue
-            leader = None if row["member_id"] is None else UUID(row["member_id"])
-            target = preferred(name, candidates) if candidates else None
-            if leader == me:
-                self._lead(name, row["term"])
-                self._move_if(name, target)
+        leaders = [each for name in self._singletons if (each := view.leaders.get(name))]
+        if changed or not self._targets:
+            members = view.candidates.values()
+            self._targets = {leader.name: preferred(leader, members) for leader in leaders}
+        self._restless = False
+        for leader in leaders:
+            if leader.name in self._asked:  # on its way; the look may be older than the answer
+                self._restless = True
+            elif leader.member_id == self._me:
+                self._lead(leader.name, leader.term)
+                self._move_if(leader, view)
             else:
-                self._lose(name)
-                if leader is None and me in candidates:
-                    self._win_if(name, row["term"], target)
+                self._lose(leader.name)
+                self._win_if(leader, view)
+
+    @property
+    def _me(self) -> UUID:
+        return self._session.identity.member_id
 
     def _steady(self, name: str, state: object) -> bool:
         """Tell whether `state` of a name has stood for a while, on our own clock."""
         now = self._clock()
-        for key in [key for key in self._since if key[0] == name and key[1] != state]:
-            del self._since[key]
-        return now - self._since.setdefault((name, state), now) >= _STEADY_S
+        since = self._since.get(name)
+        if since is None or since[0] != state:
+            self._since[name] = since = (state, now)
+        if now - since[1] >= _STEADY_S:
+            return True
+        self._restless = True
+        return False
 
-    def _win_if(self, name: str, term: int, target: UUID | None) -> None:
-        mine = target == self._session.identity.member_id
-        if name in self._asked or not (mine or self._steady(name, ("vacant", term))):
+    def _win_if(self, leader: Leader, view: View) -> None:
+        """Win what is vacant: at once where it belongs, after a while if nobody else has."""
+        me = view.candidates.get(self._me)
+        if leader.member_id is not None or me is None or not me.can_lead(leader.name):
+            self._since.pop(leader.name, None)
+            return
+        name, term = leader.name, leader.term
+        if self._targets.get(name) != self._me and not self._steady(name, ("vacant", term)):
             return
         self._asked.add(name)
 
@@ -143,6 +157,7 @@ class Leaders:
         def fail(_error: EngineError) -> None:
             self._asked.discard(name)
 
+        self._restless = True
         body = {"op": "win", "name": name, "term": term, "gate": leader_gate_of(name)}
         self._session.submit(Op(body, settle, fail))
 
@@ -156,25 +171,35 @@ class Leaders:
         self._held[name] = (term, work)
         log.info("leading %s, term %d", name, term)
 
-    def _move_if(self, name: str, target: UUID | None) -> None:
-        if target in (None, self._session.identity.member_id):
-            self._steady(name, "stays")
-        elif (
-            self._steady(name, ("moves to", target))
-            and self._group is not None
-            and name not in self._asked
-        ):
-            self._asked.add(name)
-            self._group.create_task(self._hand_over(name), name=f"hand over {name}")
+    def _move_if(self, leader: Leader, view: View) -> None:
+        """Hand over what belongs elsewhere: at once if we were told to, else when that stands."""
+        name, target = leader.name, self._targets.get(leader.name)
+        if self._group is None or target in (None, self._me):
+            self._since.pop(name, None)
+            return
+        me = view.candidates.get(self._me)
+        told = leader.avoid_member_id == self._me or (me is not None and me.draining)
+        if not (told or self._steady(name, ("moves to", target))):
+            return
+        if view.silent_s(target) > view.ttls_s[target] / 3:
+            self._restless = True  # it would lie there vacant
+            return
+        self._asked.add(name)
+        self._restless = True
+        self._group.create_task(self._hand_over(name), name=f"hand over {name}")
 
     async def _hand_over(self, name: str) -> None:
         term, work = self._held[name]
         work.cancel()
-        await asyncio.wait([work])
+        while not (await asyncio.wait([work], timeout=_ENDING_S))[0]:
+            log.warning("%s does not end: it is not handed over yet", name)
         self._held.pop(name, None)
 
-        def settled(_result: Record | EngineError) -> None:
+        def settled(result: Record | EngineError) -> None:
             self._asked.discard(name)
+            self._since.pop(name, None)
+            if not isinstance(result, EngineError):
+                self._ring()
 
         body = {"op": "resign", "name": name, "term": term}
         self._session.submit(Op(body, settled, settled, sync=False, repeat=False))

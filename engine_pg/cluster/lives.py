@@ -10,7 +10,7 @@ from typing import Final
 
 from engine_pg.clock import boottime
 from engine_pg.cluster.leaders import Singleton
-from engine_pg.cluster.membership import DECLARE, Membership
+from engine_pg.cluster.membership import Membership
 from engine_pg.db.database import Database
 from engine_pg.errors import (
     DatabaseAway,
@@ -148,7 +148,7 @@ class Lives:
             self._undeclared.clear()
             self._register(membership)
             try:
-                await self._db.statement(DECLARE, {"names": sorted(self._singletons)})
+                await membership.declare()
             except (Unavailable, OutcomeUnknown) as error:
                 log.info("singletons not declared, trying again: %s", error)
                 self._undeclared.set()

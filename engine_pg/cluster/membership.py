@@ -17,6 +17,8 @@ from engine_pg.cluster.locks import Locks
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
 from engine_pg.cluster.session import LockSession
+from engine_pg.cluster.topics import LOCKS, MEMBERS, waiters_of
+from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, Doorbells
 from engine_pg.db.tx import Record
@@ -24,8 +26,9 @@ from engine_pg.errors import EngineError, MemberEnded
 
 log = logging.getLogger(__name__)
 
-MEMBERS: Final = "members"
-DECLARE: Final = "insert into leader (name) select unnest(%(names)s::text[]) on conflict do nothing"
+_POLL_S: Final = 1.0
+DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
+HEARD: Final = "select member_drain_heard(%(member)s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Membership:
         *,
         bells: Doorbells,
         lease: Lease = Lease(),
-        salt: int = 0,
+        weight: float = 1.0,
         clock: Clock = boottime,
     ) -> None:
         self.identity = identity
@@ -63,32 +66,54 @@ class Membership:
             ttl_s=lease.ttl_s,
             margin_s=lease.margin_s,
             heartbeat_s=lease.heartbeat_s,
-            owners=Owners(self._holdings, self._resumed, self._observed, self._renewed),
+            owners=Owners(
+                self._holdings,
+                self._resumed,
+                self._observed,
+                self._renewed,
+                ring=self._ring_waiters,
+                ended=self._ended,
+            ),
             clock=clock,
         )
-        self.locks = Locks(self.session, salt=salt, clock=clock)
+        self.locks = Locks(self.session, clock=clock)
         self.claims = Claims(self.session, self.locks)
         self.fencing = Fencing(db, self.session)
-        self.leaders = Leaders(self.session, clock=clock)
+        self.leaders = Leaders(self.session, ring=lambda: bells.ring(MEMBERS), clock=clock)
+        self.view = View(clock=clock)
         self._db = db
         self._bells = bells
         self._lease = lease
+        self._weight = weight
+        self._ordered = asyncio.Event()
         self._watch = Watch(identity.member_id, ttl_s=lease.ttl_s, clock=clock)
 
     async def join(self) -> None:
         """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
         await self.session.join()
-        if self.leaders.names:
-            await self._db.statement(DECLARE, {"names": sorted(self.leaders.names)})
+        await self.declare()
         self._bells.ring(MEMBERS)
         log.info("joined as member %s", self.identity.member_id)
+
+    async def declare(self) -> None:
+        """Say what this member offers to lead, and at which weight."""
+        params = {"weight": self._weight, "offers": sorted(self.leaders.names)}
+        await self._db.statement(DECLARE, {"member": self.identity.member_id, **params})
+
+    @property
+    def draining(self) -> bool:
+        """Whether the member was told to take no new work; it goes on with what it has."""
+        me = self.view.candidates.get(self.identity.member_id)
+        return me is not None and me.draining
 
     async def run(self) -> None:
         """Live until the member ends; raises `MemberEnded` (in an exception group)."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.session.run(), name="lock session")
             group.create_task(self._look_when_rung(), name="look when rung")
+            group.create_task(self._serve_when_rung(), name="serve when rung")
             group.create_task(self._undertake(), name="undertaker")
+            group.create_task(self._confirm_draining(), name="confirm draining")
             group.create_task(self.leaders.run(), name="leaders")
 
     async def leave(self, reason: str = "stopped") -> None:
@@ -104,13 +129,40 @@ class Membership:
             self._ring_all()
 
     def _ring_all(self) -> None:
-        self._bells.ring(MEMBERS, QUEUE)
+        self._bells.ring(MEMBERS, QUEUE, LOCKS)
+
+    def _ring_waiters(self, members: Sequence[str]) -> None:
+        me = str(self.identity.member_id)
+        others = {waiters_of(member) for member in members if member != me}
+        if others:
+            self._bells.ring(*others)
+        if me in members:
+            self.locks.serve()
+
+    async def _serve_when_rung(self) -> None:
+        """Let those who wait ask again on a ring, and now and then: a ring may be lost."""
+        bell = self._bells.bell(waiters_of(str(self.identity.member_id)), LOCKS)
+        while True:
+            await bell.wait(_POLL_S)
+            self.locks.serve()
 
     async def _look_when_rung(self) -> None:
         bell = self._bells.bell(MEMBERS)
         while True:
             if await bell.wait(self._lease.ttl_s):
                 self.session.observe_soon()
+
+    async def _confirm_draining(self) -> None:
+        """Say that the order to drain was heard: nothing new begins here from then on."""
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            try:
+                await self._db.statement(HEARD, {"member": self.identity.member_id})
+            except EngineError as error:
+                log.warning("cannot confirm that this node drains: %s", error)
+                self._ordered.set()
+                await asyncio.sleep(self._lease.heartbeat_s)
 
     async def _undertake(self) -> None:
         """End members whose counter stood still for a full ttl; wakes when one could be due."""
@@ -140,15 +192,27 @@ class Membership:
 
     def _holdings(self) -> Holdings:
         return Holdings(
-            [grant.record for grant in self.locks.held], self.claims.commands, self.leaders.held
+            [grant.record for grant in self.locks.held],
+            self.locks.tickets,
+            self.claims.commands,
+            self.leaders.held,
         )
+
+    def _ended(self, error: MemberEnded) -> None:
+        self.locks.end(error)
 
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)
 
-    def _observed(self, view: Record) -> None:
-        self._watch.observed(view["members"] or [])
-        self.leaders.observed(view)
+    def _observed(self, look: Record) -> None:
+        before = self.draining
+        changed = self.view.take(look)
+        self._watch.observed(self.view.counters())
+        if self.draining != before:
+            log.info("draining" if self.draining else "draining no more")
+            if self.draining:
+                self._ordered.set()
+        self.leaders.observed(self.view, changed=changed)
 
     def _renewed(self, sent_at: float, acknowledged_at: float) -> None:
         self._watch.renewed(sent_at, acknowledged_at)

@@ -18,7 +18,7 @@ from uuid import UUID
 import procrastinate
 import psycopg
 import psycopg_pool
-from procrastinate import connector, exceptions, jobs, utils
+from procrastinate import connector, exceptions, jobs, manager, utils
 from procrastinate.worker import Worker
 from typing_extensions import override
 
@@ -46,6 +46,7 @@ update procrastinate_jobs set status = 'todo', attempts = attempts + 1, worker_i
 
 RunCommand = Callable[[UUID], Awaitable[None]]
 Registered = Callable[[int], Awaitable[None]]
+Accepting = Callable[[], bool]
 
 
 def transient(error: BaseException | None) -> bool:
@@ -121,6 +122,16 @@ class FollowingConnector(procrastinate.PsycopgConnector):
                     raise
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 1.6, 1.0)
+
+
+class HesitantJobs(manager.JobManager):
+    """Fetches nothing while its node takes no new work, however many jobs wait."""
+
+    accepting: Accepting
+
+    @override
+    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> jobs.Job | None:
+        return await super().fetch_job(queues, worker_id) if self.accepting() else None
 
 
 class FollowingWorker(Worker):
@@ -199,7 +210,7 @@ class FollowingWorker(Worker):
             await utils.cancel_and_capture_errors(beating)
 
 
-def _app(url: str, run_command: RunCommand, size: int) -> procrastinate.App:
+def _app(url: str, run_command: RunCommand, size: int, accepting: Accepting) -> procrastinate.App:
     app = procrastinate.App(
         connector=FollowingConnector(
             conninfo=url,
@@ -211,6 +222,9 @@ def _app(url: str, run_command: RunCommand, size: int) -> procrastinate.App:
         )
     )
 
+    app.job_manager = HesitantJobs(app.connector)
+    app.job_manager.accepting = accepting
+
     @app.task(name="run_command", queue=QUEUE)
     async def run_one(command_id: str) -> None:  # pyright: ignore[reportUnusedFunction] - registered
         await run_command(UUID(command_id))
@@ -219,16 +233,23 @@ def _app(url: str, run_command: RunCommand, size: int) -> procrastinate.App:
 
 
 async def serve_jobs(
-    url: str, run_command: RunCommand, *, concurrency: int, registered: Registered, bell: Bell
+    url: str,
+    run_command: RunCommand,
+    *,
+    concurrency: int,
+    registered: Registered,
+    bell: Bell,
+    accepting: Accepting = lambda: True,
 ) -> None:
     """Run the queue's jobs until cancelled; each failure brings a fresh pool and worker.
 
     `registered` learns the id of each new worker: the end of the member puts its jobs back. `bell`
-    rings when somebody put jobs back: Procrastinate itself rings for new ones only.
+    rings when somebody put jobs back: Procrastinate itself rings for new ones only. While it is not
+    `accepting`, no further job is fetched.
     """
     delay_s = 0.2
     while True:
-        app = _app(url, run_command, 3 + concurrency // 4)
+        app = _app(url, run_command, 3 + concurrency // 4, accepting)
         try:
             async with app.open_async():
                 delay_s = 0.2

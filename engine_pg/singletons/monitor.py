@@ -22,23 +22,19 @@ from engine_pg.db.database import Database
 from engine_pg.errors import EngineError, HostBusy, HostUnreachable, NotHeld, OutcomeUnknown
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import OpCtx, VmChanged
-from engine_pg.ids import hash64, new_id
+from engine_pg.ids import new_id
 from engine_pg.inventory import monitoring
 from engine_pg.singletons.hostlook import HostLook
+from engine_pg.singletons.roster import Roster
 
 log = logging.getLogger(__name__)
 
-PARTITIONS: Final = 8
+PARTITIONS: Final = 64
 
 
 def partition_name(number: int) -> str:
     """Return the name of a partition's leadership."""
     return f"monitor/{number:02d}"
-
-
-def partition_of(host_id: UUID) -> int:
-    """Return the partition that a host belongs to."""
-    return hash64(str(host_id)) % PARTITIONS
 
 
 class Monitor:
@@ -60,6 +56,7 @@ class Monitor:
         self._commands = commands
         self._period_s = period_s
         self._call_timeout_s = call_timeout_s
+        self._roster = Roster(db, partitions=PARTITIONS, age_s=period_s / 2)
 
     async def run(self, leadership: Leadership) -> None:
         """Watch the partition's hosts until cancelled."""
@@ -69,9 +66,7 @@ class Monitor:
             while True:
                 await leadership.until_trusted()
                 with suppress(EngineError):  # the database is away: the watches go on
-                    async with self._db.read() as tx:
-                        found = await monitoring.monitored_hosts(tx)
-                    mine = {w.host.host_id for w in found if partition_of(w.host.host_id) == number}
+                    mine = await self._roster.of(number)
                     for host_id in watching.keys() - mine:
                         watching.pop(host_id).cancel()
                     for host_id in mine - watching.keys():

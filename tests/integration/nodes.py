@@ -48,12 +48,19 @@ class TestNode:
 
 @asynccontextmanager
 async def node(
-    url: str, name: str, *, singletons: dict[str, Singleton] | None = None, lease: Lease = LEASE
+    url: str,
+    name: str,
+    *,
+    singletons: dict[str, Singleton] | None = None,
+    lease: Lease = LEASE,
+    weight: float = 1.0,
 ) -> AsyncGenerator[TestNode]:
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(Database(url, name=name, pool_max=6))
         bells = Doorbells(url)
-        membership = Membership(db, Identity(new_id(), name), bells=bells, lease=lease)
+        membership = Membership(
+            db, Identity(new_id(), name), bells=bells, lease=lease, weight=weight
+        )
         for each, singleton in (singletons or {}).items():
             membership.leaders.register(each, singleton)
         await membership.join()

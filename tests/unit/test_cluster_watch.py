@@ -7,7 +7,6 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_pg.cluster.leaders import preferred
 from engine_pg.cluster.members import Watch
 from engine_pg.ids import new_id
 
@@ -111,12 +110,3 @@ def test_no_pattern_of_delays_buries_a_counter_before_a_full_ttl_of_good_health(
         watch.observed([seen(1, ME), seen(3)])
         if watch.overdue():
             assert clock.now - healthy_since >= 5.0
-
-
-@given(st.sets(st.uuids(), min_size=2, max_size=8), st.integers(0, 200))
-def test_a_leaving_member_moves_only_its_own_leaderships(members, number):
-    names = {member: f"node-{member}" for member in members}
-    before = preferred(f"name/{number}", names)
-    gone = sorted(members)[number % len(members)]
-    after = preferred(f"name/{number}", {m: n for m, n in names.items() if m != gone})
-    assert after == before or before == gone

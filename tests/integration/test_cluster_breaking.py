@@ -1,0 +1,150 @@
+"""Locks that an operator breaks: what ran under them ends first, and somebody can read it later."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from integration.nodes import eventually, node, run
+from integration.test_cluster_hardship import claimed
+from integration.test_cluster_locks import alone, together
+
+from engine_pg.cluster.breaking import break_lock
+from engine_pg.cluster.fence import Fence
+from engine_pg.cluster.locks import LockBusy
+from engine_pg.errors import Invalid, MemberEnded, NotFound, StaleToken
+
+WHO = {"by": "admin@internal", "reason": "it hangs"}
+
+
+def test_the_body_under_a_broken_lock_is_cancelled_before_somebody_else_gets_it(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            kept = await a.locks.acquire(alone("unbroken"))
+            running, stopped = asyncio.Event(), []
+
+            async def work():
+                async with a.locks.holding(alone("broken")):
+                    running.set()
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        with pytest.raises(LockBusy):
+                            await b.locks.acquire(alone("broken"))
+                        stopped.append(True)
+
+            working = asyncio.ensure_future(work())
+            await running.wait()
+            broken = await break_lock(b.db, alone("broken").key, **WHO)
+            assert [each.forced for each in broken] == [False]
+            assert stopped
+            with pytest.raises(StaleToken, match="broken by admin@internal"):
+                await working
+            await b.locks.acquire(alone("broken"), wait_s=5)
+            assert kept.lost is None
+            async with a.membership.fencing.tx(Fence(kept.grants)):
+                pass
+
+    run(story())
+
+
+def test_no_fence_rests_on_a_broken_grant_and_a_deaf_holder_loses_it(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            hold = await a.locks.acquire(alone("deaf"))  # and nobody looks whether it is lost
+            breaking = asyncio.ensure_future(break_lock(b.db, alone("deaf").key, **WHO))
+            await eventually(lambda: asyncio.sleep(0, hold.lost))
+            with pytest.raises(StaleToken):
+                async with a.membership.fencing.tx(Fence(hold.grants)):
+                    pytest.fail("the fence let a broken grant in")
+            assert [each.forced for each in await breaking] == [True]
+            await b.locks.acquire(alone("deaf"), wait_s=5)
+
+    run(story())
+
+
+def test_a_command_whose_lock_is_broken_is_over_and_the_audit_says_why(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            command, _, key = await claimed(a, "command's")
+            breaking = asyncio.ensure_future(break_lock(b.db, key.key, **WHO))
+
+            async def over():
+                return await b.rows(
+                    "select state, error_kind from command where command_id = %(c)s"
+                    " and ended_at is not null",
+                    c=command,
+                )
+
+            assert (await eventually(over))[0] == {"state": "unknown", "error_kind": "LockBroken"}
+            await breaking
+            events = await b.rows(
+                "select description, user_name from event where command_id = %(c)s", c=command
+            )
+            assert events[0]["user_name"] == "admin@internal"
+            assert "test/command's" in events[0]["description"]
+            assert "it hangs" in events[0]["description"]
+            await b.locks.acquire(key, wait_s=5)
+
+    run(story())
+
+
+def test_a_grant_that_awaits_an_adopter_can_be_broken(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            command, claim, key = await claimed(a, "vacant")
+            a.claims.vacate(claim)
+
+            async def vacant():
+                return await b.rows(
+                    "select 1 from lock_grant where id = 'vacant' and member_id is null"
+                )
+
+            await eventually(vacant)
+            await break_lock(b.db, key.key, **WHO)
+            assert await b.claims.claim(command) is None
+            await b.locks.acquire(key, wait_s=5)
+
+    run(story())
+
+
+def test_one_of_several_shared_holders_is_broken_by_its_token(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            mine = await a.locks.acquire(together("some"))
+            theirs = await b.locks.acquire(together("some"))
+            await break_lock(b.db, together("some").key, token=mine.grants[0].token, **WHO)
+            assert mine.lost is not None
+            assert theirs.lost is None
+
+    run(story())
+
+
+def test_breaking_what_nobody_holds_or_without_a_reason_is_refused(database_url):
+    async def story():
+        async with node(database_url, "a") as a:
+            with pytest.raises(NotFound):
+                await break_lock(a.db, alone("free").key, **WHO)
+            with pytest.raises(Invalid):
+                await break_lock(a.db, alone("free").key, by="admin", reason=" ")
+
+    run(story())
+
+
+def test_the_body_under_a_lock_is_cancelled_when_the_member_is_ended(database_url):
+    async def story():
+        async with node(database_url, "a") as a:
+            running = asyncio.Event()
+
+            async def work():
+                async with a.locks.holding(alone("ended")):
+                    running.set()
+                    await asyncio.Event().wait()
+
+            working = asyncio.ensure_future(work())
+            await running.wait()
+            await a.die()
+            with pytest.raises(MemberEnded):
+                await working
+
+    run(story())
