@@ -169,10 +169,9 @@ class Cluster:
     def _new_member(self) -> Membership:
         return Membership(
             self._db,
-            Identity(new_id(), self.node, self._address),
+            Identity(new_id(), self.node, self._address, salt=hash64(self._schema)),
             bells=self._bells,
             lease=self._lease,
-            salt=hash64(self._schema),
         )
 
     async def _fencing(self) -> Fencing:

@@ -58,7 +58,6 @@ class Membership:
         bells: Doorbells,
         lease: Lease = Lease(),
         weight: float = 1.0,
-        salt: int = 0,
         measures: Measures | None = None,
         clock: Clock = boottime,
     ) -> None:
@@ -79,7 +78,6 @@ class Membership:
                 ended=self._ended,
             ),
             measures=self.measures,
-            salt=salt,
             clock=clock,
         )
         self.locks = Locks(self.session, clock=clock)
@@ -110,7 +108,7 @@ class Membership:
         log.info("joined as member %s", self.identity.member_id)
 
     async def declare(self) -> None:
-        """Tell what this member can lead; again when singletons were registered meanwhile."""
+        """Say what this member offers to lead, and at which weight; again when that grows."""
         params = {"weight": self._weight, "offers": sorted(self.leaders.names)}
         await self._db.statement(DECLARE, {"member": self.identity.member_id, **params})
         self._bells.ring(MEMBERS)

@@ -29,6 +29,7 @@ class Identity:
     node: str
     address: str = ""
     version: str = ""
+    salt: int = 0  # of its advisory keys: they are the database's, shared by all its clusters
 
 
 class Asking(Entry):

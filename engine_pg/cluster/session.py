@@ -64,7 +64,6 @@ class LockSession(Trust):
         margin_s: float,
         heartbeat_s: float,
         owners: Owners,
-        salt: int = 0,
         measures: Measures | None = None,
         clock: Clock = boottime,
     ) -> None:
@@ -74,7 +73,6 @@ class LockSession(Trust):
         self._url = url
         self._heartbeat_s = heartbeat_s
         self._owners = owners
-        self._salt = salt  # advisory keys are the database's, shared by all its clusters
         self._connection: Connection | None = None
         self._number = 1
         self._queue: deque[Part] = deque()
@@ -148,7 +146,7 @@ class LockSession(Trust):
         self._work.clear()
         size = min(len(self._queue), 1 if self._singly else MAX_BATCH)
         self._singly = max(0, self._singly - size)
-        return Batch([self._queue.popleft() for _ in range(size)], salt=self._salt)
+        return Batch([self._queue.popleft() for _ in range(size)], salt=self.identity.salt)
 
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()
