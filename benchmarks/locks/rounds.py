@@ -39,8 +39,9 @@ async def measured(node: Node, clients: int, seconds: float) -> Round:
     began = boottime()
 
     async def client(key: str) -> None:
-        now = began  # at least once, however late it is let in
-        while now - began < seconds:
+        now = boottime()
+        until = max(began + seconds, now + 0.001)  # once at least, however late it was let in
+        while now < until:
             await node.release(await node.acquire(key))
             before, now = now, boottime()
             latencies_s.append(now - before)
