@@ -5,15 +5,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk up test check fmt reference bench clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test check fmt reference bench clean lock
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.runtime ## Install what running needs into .venv
 setup-dev: $(VENV)/.dev ## Install what testing and checking need
 setup-sdk: $(VENV)/.dev ## Install oVirt's own SDK, for tests/sdk (needs a C compiler)
 	@scripts/setup-sdk $(VENV)
+setup-bench: $(VENV)/.bench ## Install the clients of Redis and etcd, which benchmarks compare with
 
 up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="--nodes 5"
 	@$(BIN)/engine-pg up $(ARGS)
@@ -36,7 +37,7 @@ fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 reference: $(VENV)/.dev ## Write what follows from the code into docs/reference
 	@$(BIN)/python scripts/reference.py
 
-bench: $(VENV)/.dev ## Run the benchmarks; ARGS picks some
+bench: $(VENV)/.bench ## Run the benchmarks; ARGS picks some
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
@@ -47,6 +48,7 @@ lock: ## Pin dependencies by hash (needs uv; LOCK_ARGS=--upgrade for the newest)
 	$(LOCK) pyproject.toml --extra embedded --group build -o requirements/runtime.txt
 	$(LOCK) pyproject.toml requirements/dev.in --extra embedded --group dev -o requirements/dev.txt
 	$(LOCK) requirements/sdk.in -o requirements/sdk.txt
+	$(LOCK) requirements/bench.in --constraint requirements/dev.txt -o requirements/bench.txt
 	@! grep -nE '://|^[-/]| @ ' requirements/*.txt  # no addresses, options or paths of this machine
 
 $(BIN)/python:
@@ -61,4 +63,9 @@ $(VENV)/.runtime: $(BIN)/python requirements/runtime.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	@echo "Installing what its tests and checks need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@echo "Installing what its benchmarks compare with into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@
