@@ -11,7 +11,7 @@ from psycopg.rows import DictRow, dict_row
 
 from benchmarks.locks.contender import Contender, Node, Place, resident_bytes
 from benchmarks.members import key_of, member
-from engine_pg.cluster.locks import Hold, Locks
+from engine_pg.cluster.locks import Hold
 from engine_pg.cluster.membership import Membership
 
 ROOM: Final = 20_000
@@ -55,7 +55,7 @@ class OurNode:
 
 def roomy(membership: Membership) -> Membership:
     """Lift the limit of locks of one node: 10,000 are to be held."""
-    membership.locks = Locks(membership.session, limit=ROOM)
+    membership.locks.limit = ROOM
     return membership
 
 
@@ -69,6 +69,6 @@ OURS: Final = Contender(
     "ours",
     what="engine_pg locks, two members",
     durability="every acquire is a synchronous commit; a release follows with the next batch",
-    waiting="as the release under test does it",
+    waiting="a ticket; the release rings whose ticket is first",
     open=_open,
 )
