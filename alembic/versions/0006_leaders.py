@@ -12,13 +12,19 @@ down_revision = "0001"
 TABLES = """
 alter table member
   add column weight double precision not null default 1 check (weight >= 0),
-  add column offers text[],
   add column drain_heard_at timestamptz,
   add column revision bigint not null default 1;
 comment on column member.weight is 'Share of the leaderships, beside the others'' weights; 0: none, while others lead.';
-comment on column member.offers is 'The singletons that it knows how to run; null (a node of an older version): all.';
 comment on column member.drain_heard_at is 'When the member heard that it is to drain: from then on it takes no new work.';
 comment on column member.revision is 'Rises with what a look tells beside the counter.';
+
+-- Beside the member's row, which every renewal writes anew.
+create table member_offer (
+  member_id uuid primary key references member on delete cascade,
+  names text[] not null
+);
+comment on table member_offer is
+  'The singletons that a member knows how to run; without a row (a node of an older version): all.';
 
 alter table leader
   add column pinned_node text,
@@ -36,10 +42,8 @@ begin
   return new;
 end $$;
 create trigger leader_revise before update on leader for each row execute function cluster_revise();
-create trigger member_revise before update on member for each row
-  when (old.draining is distinct from new.draining or old.weight is distinct from new.weight
-        or old.offers is distinct from new.offers or old.address is distinct from new.address)
-  execute function cluster_revise();
+create trigger member_revise before update of draining, weight on member
+  for each row execute function cluster_revise();
 """
 
 VIEW = """
@@ -62,11 +66,11 @@ begin
     'members', (select jsonb_agg(jsonb_build_object(
         'member_id', member_id, 'node', node, 'draining', draining, 'weight', weight,
         'ttl_s', extract(epoch from ttl), 'joined_s', extract(epoch from joined_at),
-        'offers', md5(array_to_string(offers, ','))))
-      from member where state = 'live'),
-    'offers', (select coalesce(jsonb_object_agg(key, offers), '{}') from (
-        select distinct on (key) md5(array_to_string(offers, ',')) as key, to_jsonb(offers) as offers
-          from member where state = 'live' and offers is not null) as distinct_offers),
+        'offers', md5(o.names::text)))
+      from member left join member_offer o using (member_id) where state = 'live'),
+    'offers', (select coalesce(jsonb_object_agg(key, names), '{}') from (
+        select distinct on (key) md5(o.names::text) as key, to_jsonb(o.names) as names
+          from member_offer o join member using (member_id) where state = 'live') as distinct_offers),
     'leaders', (select coalesce(jsonb_agg(jsonb_build_object(
         'name', name, 'member_id', member_id, 'term', term, 'pinned_node', pinned_node,
         'avoid_member_id', avoid_member_id)), '[]') from leader));
@@ -79,7 +83,9 @@ returns void language plpgsql as $$
 -- What a new member can lead, and how much of it.
 begin
   insert into leader (name) select unnest(p_offers) order by 1 on conflict do nothing;
-  update member set weight = p_weight, offers = p_offers where member_id = p_member;
+  insert into member_offer (member_id, names) values (p_member, p_offers)
+    on conflict (member_id) do update set names = excluded.names;
+  update member set weight = p_weight where member_id = p_member;  -- and its revision
 end $$;
 
 create function member_drain(p_node text, p_on boolean) returns jsonb language plpgsql as $$
@@ -158,10 +164,10 @@ begin
     update member set renewal = renewal + 1, renewed_at = clock_timestamp(),
            expires_at = clock_timestamp() + ttl
      where member_id = p_member;
-  else
+  elsif p_ops <> '[]' then
     perform set_config('synchronous_commit', 'off', true);
   end if;
-  for v_op in select value from jsonb_array_elements(p_ops) loop
+  if p_ops <> '[]' then for v_op in select value from jsonb_array_elements(p_ops) loop
     v_results := v_results || case v_op->>'op'
       when 'acquire' then lock_acquire(p_member, v_epoch, v_op)
       when 'release' then lock_release(p_member, v_op)
@@ -171,7 +177,7 @@ begin
       when 'resign' then leader_resign(p_member, v_op)
       when 'follow' then jsonb_build_object('left', lock_follow(p_member))
     end;
-  end loop;
+  end loop; end if;
   return jsonb_build_object('results', v_results,
                             'view', case when p_observe then cluster_view(p_seen) end);
 end $$;
@@ -185,7 +191,8 @@ drop trigger member_revise on member;
 drop trigger leader_revise on leader;
 drop function cluster_revise;
 alter table leader drop column pinned_node, drop column avoid_member_id, drop column revision;
-alter table member drop column weight, drop column offers, drop column drain_heard_at,
+drop table member_offer;
+alter table member drop column weight, drop column drain_heard_at,
   drop column revision;
 create or replace function leader_win(p_member uuid, p_op jsonb) returns jsonb language plpgsql as $$
 -- The gate keeps a late fenced write of the old term from committing after the new one has begun.
