@@ -1,7 +1,6 @@
 """Where leaderships belong: weights, pins, resignations on request, draining; cheap looks.
 
-On the cluster's own branch. Nodes of the release before go on calling `cluster_batch` with five
-parameters, which still answers with everything at every look.
+On the cluster's own branch.
 """
 
 from alembic import op
@@ -142,49 +141,7 @@ begin
 end $$;
 """
 
-BATCH = """
-create function cluster_batch(
-  p_member uuid, p_session integer, p_sync boolean, p_observe boolean, p_ops jsonb, p_seen text
-) returns jsonb language plpgsql as $$
--- The one statement of a lock session. A synchronous batch is a renewal; one of releases alone
--- commits without waiting: a release that is lost is repeated by the resume. A mere look writes
--- nothing and therefore locks nothing.
-declare
-  v_epoch bigint;
-  v_op jsonb;
-  v_results jsonb := '[]';
-begin
-  if p_sync or p_ops <> '[]' then
-    v_epoch := member_session_check(p_member, p_session);
-  elsif not exists (select from member where member_id = p_member and state = 'live'
-                       and session_number = p_session) then
-    v_epoch := member_session_check(p_member, p_session);  -- raises what is wrong
-  end if;
-  if p_sync then
-    update member set renewal = renewal + 1, renewed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + ttl
-     where member_id = p_member;
-  elsif p_ops <> '[]' then
-    perform set_config('synchronous_commit', 'off', true);
-  end if;
-  if p_ops <> '[]' then for v_op in select value from jsonb_array_elements(p_ops) loop
-    v_results := v_results || case v_op->>'op'
-      when 'acquire' then lock_acquire(p_member, v_epoch, v_op)
-      when 'release' then lock_release(p_member, v_op)
-      when 'claim' then lock_claim(p_member, v_epoch, v_op)
-      when 'unclaim' then lock_unclaim(p_member, v_op)
-      when 'win' then leader_win(p_member, v_op)
-      when 'resign' then leader_resign(p_member, v_op)
-      when 'follow' then jsonb_build_object('left', lock_follow(p_member))
-    end;
-  end loop; end if;
-  return jsonb_build_object('results', v_results,
-                            'view', case when p_observe then cluster_view(p_seen) end);
-end $$;
-"""
-
 DOWN = """
-drop function cluster_batch(uuid, integer, boolean, boolean, jsonb, text);
 drop function leader_ask_to_resign, leader_pin, member_drain_heard, member_drain, member_declare,
   cluster_view;
 drop trigger member_revise on member;
@@ -211,7 +168,7 @@ end $$;
 
 
 def upgrade() -> None:
-    for part in (TABLES, REVISIONS, VIEW, ORDERS, BATCH):
+    for part in (TABLES, REVISIONS, VIEW, ORDERS):
         op.execute(part)
 
 

@@ -1,44 +1,55 @@
-"""Waiting in order: tickets; locks that an operator breaks (on the cluster's own branch)."""
+"""Locks in sets, waiting in order, breaking (on the cluster's own branch)."""
+
+import re
+from pathlib import Path
 
 from alembic import op
 
 revision = "0007"
 down_revision = "0006"
 
-TABLES = """
-create sequence lock_ticket_seq as bigint cache 1 no cycle;
-
-create table lock_ticket (
-  ticket bigint not null,
-  kind text not null,
-  id text not null,
-  mode text not null check (mode in ('exclusive', 'shared')),
-  member_id uuid not null references member,
-  command_id uuid,
-  user_name text not null default '',
-  reason text not null default '',
-  waiting_since timestamptz not null default clock_timestamp(),
-  constraint lock_ticket_pkey primary key (kind, id, ticket)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-create index lock_ticket_member_idx on lock_ticket (member_id, ticket);
-comment on table lock_ticket is
-  'Who waits for a key, in the order of the tickets: one ticket for each request, one row for each key.';
-
-alter table lock_grant add column broken_at timestamptz, add column broken_by text;
-comment on column lock_grant.broken_at is
-  'An operator broke it: no fence rests on it any more, and its holder is told to stop.';
-"""
+VERSIONS = Path(__file__).parent
+SQL = VERSIONS.parent / "sql"
 
 DOWN = """
-alter table lock_grant drop column broken_at, drop column broken_by;
+drop function cluster_batch, lock_break_finish, lock_break, cluster_command_broken, lock_withdraw,
+  lock_acquire, lock_refuse, lock_release, lock_advisory_release, lock_heads, lock_in_the_way,
+  lock_is_awaited, lock_is_granted, lock_unclaim, lock_follow, member_resume;
 drop table lock_ticket;
 drop sequence lock_ticket_seq;
+drop index lock_grant_following_idx, lock_grant_member_idx;
+alter table lock_grant drop column broken_at, drop column broken_by,
+  add constraint lock_grant_member_id_fkey foreign key (member_id) references member;
+create index lock_grant_member_idx on lock_grant (member_id, advisory);
 """
+BEFORE = (
+    "member_resume",
+    "member_end",
+    "lock_conflicts",
+    "lock_advisory_undo",
+    "lock_acquire",
+    "lock_release",
+    "lock_follow",
+    "lock_unclaim",
+    "cluster_batch",
+    "fence_enter",
+)
+
+
+def function_of_0001(name: str) -> str:
+    text = (VERSIONS / "0001_cluster.py").read_text()
+    found = re.search(rf"create (function {name}\(.*?\$\$;)", text, re.DOTALL)
+    assert found, name
+    return f"create or replace {found[1]}"
 
 
 def upgrade() -> None:
-    op.execute(TABLES)
+    op.execute((SQL / "0007_locks.sql").read_text())
+    op.execute((SQL / "0007_session.sql").read_text())
 
 
 def downgrade() -> None:
     op.execute(DOWN)
+    op.execute("drop function gate_shut")
+    for name in BEFORE:
+        op.execute(function_of_0001(name))

@@ -2,259 +2,183 @@
 
 The advisory lock arbitrates; the grant row remembers who holds, under which token, for which
 command and why. *Any* conflicting grant refuses, whatever the state of its member. A request is a
-list of keys and gets all of them or none. Tasks of one node are separated in process before the
-database is asked.
+list of keys and gets all of them or none. Who waits has a ticket, and is served first come, first
+served, across nodes: a release rings the member whose ticket is first. Tasks of one member are
+separated in process, before the database is asked.
 
-Does not promise yet: an order among waiters of several nodes (they ask again until their time is
-up).
+Does not promise: that a hold which is not `lost` may be acted under. Past the member's
+`trusted_until` nothing may begin; fenced transactions and the drivers of hosts see to that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Final
-from uuid import UUID, uuid4
-
-from typing_extensions import override
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
 
 from engine_pg.clock import Clock, boottime
-from engine_pg.cluster.ops import Asked, Op
+from engine_pg.cluster.holds import Hold
+from engine_pg.cluster.keys import (
+    Grant,
+    LockBusy,
+    LockKey,
+    Mode,
+    Reason,
+    Wanted,
+    canonical,
+)
+from engine_pg.cluster.lines import Entry, Lines
+from engine_pg.cluster.ops import Releasing
+from engine_pg.cluster.requests import Request
 from engine_pg.cluster.session import LockSession
 from engine_pg.db.tx import Record
-from engine_pg.errors import EngineError, Locked, MemberEnded, StaleToken
-from engine_pg.ids import hash64
+from engine_pg.errors import LeaseLost, Locked, MemberEnded, StaleToken
 
-_FIRST_RETRY_S: Final = 0.01
-_SLOWEST_RETRY_S: Final = 0.25
+__all__ = ["Grant", "Hold", "LockBusy", "LockKey", "Locks", "Mode", "Reason", "Wanted"]
 
-
-class Mode(StrEnum):
-    """How a key is held: alone, or together with other shared holders."""
-
-    EXCLUSIVE = "exclusive"
-    SHARED = "shared"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class LockKey:
-    """What a lock is about: a kind (`host`, `vm`, `vm.name`, ...) and an id within it."""
-
-    kind: str
-    id: str
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.id}"
-
-    @property
-    def advisory(self) -> int:
-        """The 64-bit advisory key; a collision costs a wait, never safety."""
-        return hash64(str(self))
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A key and the mode in which it is asked for."""
-
-    key: LockKey
-    mode: Mode = Mode.EXCLUSIVE
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Who wants a lock and why: what a refused one is told about the holder."""
-
-    text: str = ""
-    user_name: str = ""
-    command_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One key held, under its fencing token."""
-
-    key: LockKey
-    mode: Mode
-    token: int
-
-    @property
-    def record(self) -> Record:
-        """The grant as the protocol's SQL takes it."""
-        return {"kind": self.key.kind, "id": self.key.id, "token": self.token}
-
-
-class LockBusy(Locked):
-    """A lock was refused; `holders` are records with node, command, user, reason and age."""
-
-    def __init__(self, wanted: Sequence[Wanted], holders: Sequence[Record]) -> None:
-        self.holders = tuple(holders)
-        keys = ", ".join(str(each.key) for each in wanted)
-        held_by = "; ".join(_told(each) for each in holders) or "somebody who asks at this instant"
-        super().__init__(f"{keys} is locked: {held_by}")
-
-
-def _told(holder: Record) -> str:
-    who = holder.get("node") or "a member that ended (its command awaits adoption)"
-    why = holder.get("reason") or "no reason given"
-    user = f" for {holder['user_name']}" if holder.get("user_name") else ""
-    return f"{holder['mode']} by {who}{user}: {why}, since {float(holder.get('age_s') or 0):.1f} s"
-
-
-@dataclass(eq=False, slots=True)
-class Hold:
-    """Grants held together; `lost` is set when the database knows them no more."""
-
-    grants: tuple[Grant, ...]
-    owner: UUID = field(default_factory=uuid4)
-    lost: StaleToken | None = None
-
-    def grant(self, key: LockKey) -> Grant:
-        """Return the grant of a key in this hold."""
-        return next(grant for grant in self.grants if grant.key == key)
-
-
-class LocalTable:
-    """Who in this process holds or asks for a key: entered before the first `await`."""
-
-    def __init__(self) -> None:
-        self._owners: dict[LockKey, dict[UUID, tuple[Mode, Reason]]] = {}
-
-    def enter(self, owner: UUID, wanted: Sequence[Wanted], reason: Reason) -> list[Record]:
-        """Enter all keys, or return those in the way as holders."""
-        holders = [
-            {"mode": mode, "node": "this node", "reason": why.text, "user_name": why.user_name}
-            for each in wanted
-            for mode, why in self._owners.get(each.key, {}).values()
-            if Mode.EXCLUSIVE in (mode, each.mode)
-        ]
-        if not holders:
-            for each in wanted:
-                self._owners.setdefault(each.key, {})[owner] = (each.mode, reason)
-        return holders
-
-    def leave(self, owner: UUID, keys: Iterable[LockKey]) -> None:
-        """Forget an owner's entries."""
-        for key in keys:
-            owners = self._owners.get(key, {})
-            owners.pop(owner, None)
-            if not owners:
-                self._owners.pop(key, None)
+NO_REASON: Final = Reason()
 
 
 class Locks:
     """The locks of one member."""
 
     def __init__(self, session: LockSession, *, limit: int = 5000, clock: Clock = boottime) -> None:
-        self._session = session
-        self._limit = limit
+        self.session = session
+        self.lines = Lines()
+        self.limit = limit
         self._clock = clock
-        self._local = LocalTable()
-        self._held: dict[UUID, Hold] = {}
+        self._numbers = itertools.count()
+        self._holds: dict[Entry, Hold] = {}
+        self._requests: set[Request] = set()
+        self._count = 0
 
     @property
     def held(self) -> list[Grant]:
         """Every grant that this member holds."""
-        return [grant for hold in self._held.values() for grant in hold.grants]
+        return [grant for hold in self._holds.values() for grant in hold.grants]
+
+    @property
+    def tickets(self) -> list[int]:
+        """The tickets under which callers of this member wait."""
+        return [request.standing for request in self._requests if request.standing is not None]
 
     async def acquire(
-        self, *wanted: Wanted, wait_s: float = 0.0, reason: Reason = Reason()
+        self, *wanted: Wanted, wait_s: float | None = 0.0, reason: Reason = NO_REASON
     ) -> Hold:
-        """Acquire all keys or none; `LockBusy` names the holders when `wait_s` is over."""
-        requests = sorted(set(wanted), key=lambda each: (each.key, each.mode))
-        if len({each.key for each in requests}) != len(requests):
-            raise ValueError("a key is wanted in two modes at once")
-        if len(self.held) + len(requests) > self._limit:
-            raise Locked(f"this node holds its limit of {self._limit} locks")
-        deadline = self._clock() + wait_s
-        delay_s = _FIRST_RETRY_S
-        while True:
-            await self._session.until_trusted()
-            try:
-                return await self._try(requests, reason)
-            except LockBusy as error:
-                probed = not error.holders  # somebody asks at this instant: one of us gets it
-                if self._clock() + delay_s > deadline + (_FIRST_RETRY_S * 20 if probed else 0):
-                    raise
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 1.6, _SLOWEST_RETRY_S)
+        """Acquire all keys or none, in the order of arrival; `wait_s` None waits for ever.
+
+        Raises `LockBusy`, which names those in the way when the time was up, `Locked` at the
+        member's limit, `LeaseLost` or `DatabaseAway` when the database did not answer (nothing is
+        held then), and `MemberEnded`.
+        """
+        wishes = canonical(wanted)
+        if not self.session.trusted:
+            await self._until_trusted(wait_s)
+        if self._count + len(wishes) > self.limit:
+            raise Locked(f"this member holds its limit of {self.limit} locks")
+        request = Request(
+            self, wishes, reason, next(self._numbers), waits=wait_s is None or wait_s > 0
+        )
+        request.start(wait_s)
+        self._requests.add(request)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            request.abandon()
+            raise
+
+    @asynccontextmanager
+    async def holding(
+        self, *wanted: Wanted, wait_s: float | None = 0.0, reason: Reason = NO_REASON
+    ) -> AsyncGenerator[Hold]:
+        """Hold keys for a block, which is cancelled, and raises `NotHeld`, when they are lost."""
+        hold = await self.acquire(*wanted, wait_s=wait_s, reason=reason)
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                loop = asyncio.get_running_loop()
+                hold.when_lost(lambda: scope.reschedule(loop.time()))
+                yield hold
+        except TimeoutError:
+            if hold.lost is None or not scope.expired():
+                raise
+            raise hold.lost from None
+        finally:
+            self.release(hold)
 
     def release(self, hold: Hold) -> None:
         """Give the grants back; returns at once, the next batch carries it."""
-        if self._held.pop(hold.owner, None) is None:
-            return
-        self._local.leave(hold.owner, (grant.key for grant in hold.grants))
-        self._send_release(hold.grants)
+        if self._drop(hold):
+            self.session.submit(Releasing(hold.grants))
+            self._advance(self.lines.leave(hold.entry))
 
     def adopt(self, grants: Sequence[Grant]) -> Hold:
         """Hold grants that came with a command; called while its claim is being settled."""
-        hold = Hold(tuple(grants))
-        self._local.enter(hold.owner, [Wanted(g.key, g.mode) for g in grants], Reason("adopted"))
-        self._held[hold.owner] = hold
+        wishes = tuple(Wanted(grant.key, grant.mode) for grant in grants)
+        entry = Entry(wishes, Reason("adopted"), next(self._numbers))
+        self.lines.put_ahead(entry)
+        hold = Hold(tuple(grants), entry, self._clock())
+        self.keep(hold)
         return hold
 
     def forget(self, hold: Hold) -> None:
-        """Drop a hold whose grants stand for an adopter, or were released with their command."""
-        self._held.pop(hold.owner, None)
-        self._local.leave(hold.owner, (grant.key for grant in hold.grants))
+        """Drop a hold whose grants stand for an adopter."""
+        if self._drop(hold):
+            self._advance(self.lines.leave(hold.entry))
 
     def reconcile(self, records: Sequence[Record]) -> None:
-        """Mark holds whose grants the database knows no more (broken by an operator)."""
-        known = {(each["kind"], each["id"], each["token"]) for each in records}
-        for hold in self._held.values():
-            gone = [g for g in hold.grants if (g.key.kind, g.key.id, g.token) not in known]
-            if gone:
-                hold.lost = StaleToken(f"{gone[0].key} is no longer held under {gone[0].token}")
+        """After a resume: tell holders whose grants were broken, and ask again for all who wait."""
+        known = {(each["kind"], each["id"], each["token"]): each["broken_by"] for each in records}
+        for hold in list(self._holds.values()):
+            for grant in hold.grants:
+                where = (grant.key.kind, grant.key.id, grant.token)
+                if where not in known:
+                    hold.lose(StaleToken(f"{grant.key} is no longer held under {grant.token}"))
+                elif known[where] is not None:
+                    hold.lose(StaleToken(f"the lock of {grant.key} was broken by {known[where]}"))
+        self.serve()
 
-    async def _try(self, requests: list[Wanted], reason: Reason) -> Hold:
-        owner = uuid4()
-        busy = self._local.enter(owner, requests, reason)
-        if busy:
-            raise LockBusy(requests, busy)
-        asked = Asked[Hold](abandoned=self.release)
+    def serve(self) -> None:
+        """Ask again for those who stand first in line: somebody rang, or a while has passed."""
+        self._advance(self.lines.first())
 
-        def settle(result: Record) -> None:
-            if result["ok"]:
-                asked.answer(self._granted(owner, requests, result["tokens"]))
-            else:
-                fail(LockBusy(requests, result["holders"]))
+    def end(self, error: MemberEnded) -> None:
+        """The member is no more: everything held is lost, and nobody waits any longer."""
+        for hold in list(self._holds.values()):
+            hold.lose(error)
+        for request in list(self._requests):
+            request.fail(error)
 
-        def fail(error: EngineError) -> None:
-            self._local.leave(owner, (each.key for each in requests))
-            asked.refuse(error)
+    def keep(self, hold: Hold) -> None:
+        """Keep a hold from now on: what is not listed at a resume is deleted there."""
+        self._holds[hold.entry] = hold
+        self._count += len(hold.grants)
+        if isinstance(hold.entry, Request):
+            self._requests.discard(hold.entry)
 
-        self._session.submit(Op(self._acquire_body(requests, reason), settle, fail))
-        return await asked.wait()
+    def over(self, request: Request) -> None:
+        """Forget a request, and let those behind it go ahead."""
+        self._requests.discard(request)
+        self._advance(self.lines.leave(request))
 
-    def _granted(self, owner: UUID, requests: list[Wanted], tokens: list[int]) -> Hold:
-        pairs = zip(requests, tokens, strict=True)
-        hold = Hold(tuple(Grant(each.key, each.mode, token) for each, token in pairs), owner)
-        self._held[owner] = hold  # before anybody resumes: what is not listed is deleted there
-        return hold
+    def _drop(self, hold: Hold) -> bool:
+        if self._holds.pop(hold.entry, None) is None:
+            return False
+        self._count -= len(hold.grants)
+        return True
 
-    def _acquire_body(self, requests: list[Wanted], reason: Reason) -> Record:
-        keys: list[dict[str, Any]] = [
-            {"kind": w.key.kind, "id": w.key.id, "mode": w.mode, "advisory": w.key.advisory}
-            for w in requests
-        ]
-        return {
-            "op": "acquire",
-            "keys": keys,
-            "command_id": None if reason.command_id is None else str(reason.command_id),
-            "user_name": reason.user_name,
-            "reason": reason.text,
-        }
+    def _advance(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if isinstance(entry, Request):
+                entry.advance()
 
-    def _send_release(self, grants: Sequence[Grant]) -> None:
-        body = {"op": "release", "grants": [grant.record for grant in grants]}
-        self._session.submit(Op(body, _ignore, _ignore_end, sync=False, repeat=False))
-
-
-def _ignore(_result: Record) -> None:
-    """Nobody waits for a release."""
-
-
-def _ignore_end(_error: EngineError | MemberEnded) -> None:
-    """What an ended member held was given back with it."""
+    async def _until_trusted(self, wait_s: float | None) -> None:
+        """Wait for the lease as long as for a lock, a ttl at least."""
+        bound_s = None if wait_s is None else max(wait_s, self.session.ttl_s)
+        try:
+            async with asyncio.timeout(bound_s):
+                await self.session.until_trusted()
+        except TimeoutError:
+            raise LeaseLost("the member's lease is not renewed: no lock can be had") from None

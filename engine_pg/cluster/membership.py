@@ -26,8 +26,15 @@ from engine_pg.errors import EngineError, MemberEnded
 
 log = logging.getLogger(__name__)
 
+LOCKS: Final = "locks"  # for all who wait; `waiters_of` a member for those of one
+_POLL_S: Final = 1.0
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
+
+
+def waiters_of(member_id: str) -> str:
+    """Return the doorbell topic of those who wait for locks in a member."""
+    return f"{LOCKS}/{member_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,14 @@ class Membership:
             ttl_s=lease.ttl_s,
             margin_s=lease.margin_s,
             heartbeat_s=lease.heartbeat_s,
-            owners=Owners(self._holdings, self._resumed, self._observed, self._renewed),
+            owners=Owners(
+                self._holdings,
+                self._resumed,
+                self._observed,
+                self._renewed,
+                ring=self._ring_waiters,
+                ended=self._ended,
+            ),
             clock=clock,
         )
         self.locks = Locks(self.session, clock=clock)
@@ -99,6 +113,7 @@ class Membership:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.session.run(), name="lock session")
             group.create_task(self._look_when_rung(), name="look when rung")
+            group.create_task(self._serve_when_rung(), name="serve when rung")
             group.create_task(self._undertake(), name="undertaker")
             group.create_task(self._confirm_draining(), name="confirm draining")
             group.create_task(self.leaders.run(), name="leaders")
@@ -116,7 +131,22 @@ class Membership:
             self._ring_all()
 
     def _ring_all(self) -> None:
-        self._bells.ring(MEMBERS, QUEUE)
+        self._bells.ring(MEMBERS, QUEUE, LOCKS)
+
+    def _ring_waiters(self, members: Sequence[str]) -> None:
+        me = str(self.identity.member_id)
+        others = {waiters_of(member) for member in members if member != me}
+        if others:
+            self._bells.ring(*others)
+        if me in members:
+            self.locks.serve()
+
+    async def _serve_when_rung(self) -> None:
+        """Let those who wait ask again on a ring, and now and then: a ring may be lost."""
+        bell = self._bells.bell(waiters_of(str(self.identity.member_id)), LOCKS)
+        while True:
+            await bell.wait(_POLL_S)
+            self.locks.serve()
 
     async def _look_when_rung(self) -> None:
         bell = self._bells.bell(MEMBERS)
@@ -164,8 +194,14 @@ class Membership:
 
     def _holdings(self) -> Holdings:
         return Holdings(
-            [grant.record for grant in self.locks.held], self.claims.commands, self.leaders.held
+            [grant.record for grant in self.locks.held],
+            self.locks.tickets,
+            self.claims.commands,
+            self.leaders.held,
         )
+
+    def _ended(self, error: MemberEnded) -> None:
+        self.locks.end(error)
 
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)

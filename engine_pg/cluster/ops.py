@@ -7,13 +7,16 @@ back.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from engine_pg.cluster.keys import Grant
+from engine_pg.cluster.lines import Entry
 from engine_pg.db.tx import Record
-from engine_pg.errors import EngineError
+from engine_pg.errors import EngineError, MemberEnded
 
 T = TypeVar("T")
 
@@ -28,15 +31,53 @@ class Identity:
     version: str = ""
 
 
+class Asking(Entry):
+    """A request for locks, as a batch carries it."""
+
+    __slots__ = ("tries", "waits")
+
+    sync: Final = True
+    repeat: Final = True
+    tries: bool  # False: it only takes a ticket, somebody of this process is in the way
+    waits: bool
+
+    @abstractmethod
+    def granted(self, tokens: Sequence[int]) -> None:
+        """Learn the tokens, one for each key; called before anything can resume."""
+
+    @abstractmethod
+    def refused(self, answer: Record) -> None:
+        """Learn of the ticket, or of who is in the way."""
+
+    @abstractmethod
+    def fail(self, error: EngineError) -> None:
+        """Learn that it was not carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """Grants that are given back; one that is lost on the way is repeated by the resume."""
+
+    grants: Sequence[Grant]
+    sync: Final = False
+    repeat: Final = False
+
+    def fail(self, _error: EngineError) -> None:
+        """Do nothing: what an ended member held is given back with it."""
+
+
 @dataclass(slots=True)
 class Op:
-    """One operation of a batch; `settle` runs at once when its result is known."""
+    """Any other operation of a batch; `settle` runs at once when its result is known."""
 
     body: Record
     settle: Callable[[Record], None]
     fail: Callable[[EngineError], None]
     sync: bool = True
     repeat: bool = True  # after a resume; else the resume itself has settled it
+
+
+Part = Asking | Releasing | Op
 
 
 class Asked(Generic[T]):
@@ -70,11 +111,16 @@ class Asked(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What the member knows that it has: grants, commands it runs, leaderships."""
+    """What the member knows that it has: grants, tickets, commands it runs, leaderships."""
 
     grants: Sequence[Record] = ()
+    tickets: Sequence[int] = ()
     commands: Sequence[UUID] = ()
     leaderships: Sequence[Record] = ()
+
+
+def _nothing(*_: object) -> None:
+    """Keep nothing."""
 
 
 @dataclass(slots=True)
@@ -82,9 +128,11 @@ class Owners:
     """Those who keep what the lock session proves; called by it, never awaited."""
 
     holdings: Callable[[], Holdings] = Holdings
-    resumed: Callable[[Sequence[Record]], None] = lambda _grants: None
-    observed: Callable[[Record], None] = lambda _view: None
-    renewed: Callable[[float, float], None] = lambda _sent_at, _acknowledged_at: None
+    resumed: Callable[[Sequence[Record]], None] = _nothing
+    observed: Callable[[Record], None] = _nothing
+    renewed: Callable[[float, float], None] = _nothing
+    ring: Callable[[Sequence[str]], None] = _nothing  # members whose tickets are first now
+    ended: Callable[[MemberEnded], None] = _nothing
 
 
 @dataclass(slots=True)

@@ -15,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, LiteralString
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from engine_pg.clock import Clock, boottime
-from engine_pg.cluster.ops import Counters, Identity, Op, Owners
+from engine_pg.cluster.batch import BATCH, Batch
+from engine_pg.cluster.ops import Counters, Identity, Owners, Part
 from engine_pg.cluster.trust import Trust
 from engine_pg.db.database import connect
 from engine_pg.db.faults import SessionSuperseded
@@ -42,12 +44,9 @@ JOIN: Final = """
 select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
                    %(address)s, %(version)s) as epoch_id
 """
-BATCH: Final = """
-select cluster_batch(%(member)s, %(session)s, %(sync)s, %(observe)s, %(ops)s, %(seen)s) as reply
-"""
 RESUME: Final = """
-select member_resume(%(member)s, %(session)s, %(held)s, %(commands)s::uuid[],
-                     %(leaderships)s) as reply
+select member_resume(%(member)s, %(session)s, %(held)s, %(tickets)s::bigint[],
+                     %(commands)s::uuid[], %(leaderships)s) as reply
 """
 MAX_BATCH: Final = 256
 
@@ -74,7 +73,7 @@ class LockSession(Trust):
         self._owners = owners
         self._connection: Connection | None = None
         self._number = 1
-        self._queue: deque[Op] = deque()
+        self._queue: deque[Part] = deque()
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
@@ -82,12 +81,12 @@ class LockSession(Trust):
         self._singly = 0  # operations that go one by one: one of them fails its batch
         self._warnings: list[str] = []
 
-    def submit(self, op: Op) -> None:
+    def submit(self, part: Part) -> None:
         """Put an operation into the next batch."""
         if self.ended is not None:
-            op.fail(self.ended)
+            part.fail(self.ended)
             return
-        self._queue.append(op)
+        self._queue.append(part)
         self._work.set()
 
     def observe_soon(self) -> None:
@@ -97,7 +96,7 @@ class LockSession(Trust):
 
     async def join(self) -> None:
         """Become a member: its row, its first lease, the first session."""
-        sent_at = self._clock()
+        sent_at = self.clock()
         connection = await self._open()
         member = self.identity
         await self._ask(
@@ -134,8 +133,8 @@ class LockSession(Trust):
             if self._connection is not None:
                 await self._connection.close()
 
-    async def _collect(self) -> list[Op]:
-        left_s = min(self._renew_at, self._look_at) - self._clock()
+    async def _collect(self) -> Batch:
+        left_s = min(self._renew_at, self._look_at) - self.clock()
         if not self._queue and left_s > 0:
             try:
                 async with asyncio.timeout(left_s):
@@ -145,22 +144,22 @@ class LockSession(Trust):
         self._work.clear()
         size = min(len(self._queue), 1 if self._singly else MAX_BATCH)
         self._singly = max(0, self._singly - size)
-        return [self._queue.popleft() for _ in range(size)]
+        return Batch([self._queue.popleft() for _ in range(size)])
 
-    async def _carry(self, batch: list[Op]) -> None:
-        sent_at = self._clock()
+    async def _carry(self, batch: Batch) -> None:
+        sent_at = self.clock()
         observe = sent_at >= self._look_at
-        sync = sent_at >= self._renew_at or any(op.sync for op in batch)
-        if not (batch or observe or sync):
+        sync = sent_at >= self._renew_at or batch.sync
+        if not (batch.parts or observe or sync):
             return
         try:
             reply = await self._send(batch, sync=sync, observe=observe)
         except MemberEnded:
-            self._queue.extendleft(reversed(batch))
+            self._queue.extendleft(reversed(batch.parts))
             raise
         except EngineError as error:
             log.warning("lock session lost: %s", error)
-            self._send_again(batch, error)
+            self._send_again(batch.parts, error)
             await self._resume()
             return
         if sync:
@@ -171,33 +170,33 @@ class LockSession(Trust):
             self._seen = reply["view"]["seen"]
             self._owners.observed(reply["view"])
 
-    def _deal_out(self, batch: list[Op], reply: Record) -> None:
+    def _deal_out(self, batch: Batch, reply: Record) -> None:
         self.counters.batches += 1
         self.counters.operations += len(batch)
-        for op, result in zip(batch, reply["results"], strict=True):
-            op.settle(result)
+        batch.deal_out(reply)
+        if reply["ring"]:
+            self._owners.ring(reply["ring"])
         if self._queue:
             self._work.set()
 
-    def _send_again(self, batch: list[Op], error: EngineError) -> None:
+    def _send_again(self, parts: Sequence[Part], error: EngineError) -> None:
         """Queue a failed batch for the next session; what fails alone is not tried again."""
         lost = isinstance(error, DatabaseAway | OutcomeUnknown | SessionSuperseded)
-        self._singly = 0 if lost else len(batch)
-        for op in reversed(batch):
-            if op.repeat and (lost or len(batch) > 1):
-                self._queue.appendleft(op)
+        self._singly = 0 if lost else len(parts)
+        for part in reversed(parts):
+            if part.repeat and (lost or len(parts) > 1):
+                self._queue.appendleft(part)
             else:
-                op.fail(error)
+                part.fail(error)
 
-    async def _send(self, batch: list[Op], *, sync: bool, observe: bool) -> Record:
+    async def _send(self, batch: Batch, *, sync: bool, observe: bool) -> Record:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
-        params = {
+        params = batch.params() | {
             "member": self.identity.member_id,
             "session": self._number,
             "sync": sync,
             "observe": observe,
-            "ops": Jsonb([op.body for op in batch]),
             "seen": self._seen,
         }
         return (await self._ask(self._connection, BATCH, params))["reply"]
@@ -222,12 +221,13 @@ class LockSession(Trust):
     async def _try_resume(self) -> None:
         connection = await self._open()
         try:
-            sent_at = self._clock()
+            sent_at = self.clock()
             holdings = self._owners.holdings()
             params = {
                 "member": self.identity.member_id,
                 "session": self._number,
                 "held": Jsonb(list(holdings.grants)),
+                "tickets": list(holdings.tickets),
                 "commands": list(holdings.commands),
                 "leaderships": Jsonb(list(holdings.leaderships)),
             }
@@ -241,6 +241,7 @@ class LockSession(Trust):
         self._seen = ""  # a crash may have taken back what we saw
         self._renewed(sent_at)
         self._owners.resumed(reply["grants"])
+        self._owners.ring(reply["ring"])
         log.info(
             "lock session resumed as number %d with %d grants", self._number, len(reply["grants"])
         )
@@ -275,7 +276,7 @@ class LockSession(Trust):
             self._warnings.append(diagnostic.message_primary or "warning")
 
     def _renewed(self, sent_at: float) -> None:
-        now = self._clock()
+        now = self.clock()
         self.trust_from(sent_at)
         self._renew_at = sent_at + self._heartbeat_s
         self.counters.renewal_s = now - sent_at
@@ -283,5 +284,6 @@ class LockSession(Trust):
 
     def _end(self, error: MemberEnded) -> None:
         self.end(error)
+        self._owners.ended(error)
         while self._queue:
             self._queue.popleft().fail(error)

@@ -20,13 +20,13 @@ class Trust:
         self.ended: MemberEnded | None = None
         self.pauses = 0
         self._margin_s = margin_s
-        self._clock = clock
+        self.clock = clock
         self._changed = asyncio.Event()
 
     @property
     def trusted(self) -> bool:
         """Whether the member may believe in itself right now."""
-        return self.ended is None and self._clock() < self.trusted_until
+        return self.ended is None and self.clock() < self.trusted_until
 
     def check(self) -> None:
         """Raise `LeaseLost` past `trusted_until`, `MemberEnded` when the member is no more."""

@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 import psycopg
 
+from engine_pg.clock import boottime
 from engine_pg.db.database import connect
 from engine_pg.db.faults import translated
 from engine_pg.db.tx import Connection
@@ -36,10 +37,9 @@ _Serve = Callable[[Connection], Awaitable[None]]
 
 
 class Bell:
-    """One waiter's bell on one topic: `wait` returns on a ring or after `poll_s`."""
+    """One waiter's bell: `wait` returns on a ring or after `poll_s`."""
 
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
+    def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def ring(self) -> None:
@@ -67,10 +67,11 @@ class Doorbells:
         self._outgoing: set[str] = set()
         self._pending = asyncio.Event()
 
-    def bell(self, topic: str) -> Bell:
-        """Return a new bell on the topic; it lives as long as somebody keeps it."""
-        bell = Bell(topic)
-        self._bells.setdefault(topic, WeakSet()).add(bell)
+    def bell(self, *topics: str) -> Bell:
+        """Return a new bell on the topics; it lives as long as somebody keeps it."""
+        bell = Bell()
+        for topic in topics:
+            self._bells.setdefault(topic, WeakSet()).add(bell)
         return bell
 
     def ring(self, *topics: str) -> None:
@@ -118,13 +119,16 @@ class Doorbells:
             raise translated(error) from error
 
     async def _send(self, connection: Connection) -> None:
+        """Ring at once; what follows within `coalesce_s` goes together."""
+        sent_at = 0.0
         while True:
             await self._pending.wait()
-            await asyncio.sleep(self._coalesce_s)
+            await asyncio.sleep(max(0.0, sent_at + self._coalesce_s - boottime()))
             self._pending.clear()
             topics, self._outgoing = self._outgoing, set()
             try:
                 query = connection.execute(RING, {"topics": sorted(topics)})
+                sent_at = boottime()
                 await bounded(connection, query, _BOUND_S)
             except BaseException:
                 self._outgoing |= topics

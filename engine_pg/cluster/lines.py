@@ -1,0 +1,143 @@
+"""Who in this process holds, asks for or awaits a key; settled before the database is asked.
+
+Session advisory locks are re-entrant: they do not separate two tasks of one member, and two
+requests of one batch do not see each other's grants. So of all requests of this process that
+exclude each other, at most one is under way or granted at a time. The others stand in line, by
+ticket.
+
+Does not promise: anything about other processes. That is the database's part.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from engine_pg.cluster.keys import LockKey, Reason, Wanted
+
+_LAST = 1 << 62
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One request's place: its wishes, its ticket once it has one, its number in the process."""
+
+    wanted: tuple[Wanted, ...]
+    reason: Reason
+    number: int = 0
+    ticket: int | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in line: by ticket, those without one last."""
+        return (_LAST if self.ticket is None else self.ticket, self.number)
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    ahead: list[tuple[Entry, Wanted]] = field(default_factory=list[tuple[Entry, Wanted]])
+    waiting: list[tuple[Entry, Wanted]] = field(default_factory=list[tuple[Entry, Wanted]])
+
+
+class Lines:
+    """A line for each key: those ahead (granted or under way), and those who wait, in order."""
+
+    def __init__(self) -> None:
+        self._lines: dict[LockKey, _Line] = {}
+
+    def enter(self, entry: Entry) -> bool:
+        """Go ahead on all keys, unless somebody here is in the way on one."""
+        if any(
+            wanted.conflicts(other)
+            for wanted in entry.wanted
+            if (line := self._lines.get(wanted.key)) is not None
+            for _, other in (*line.ahead, *line.waiting)
+        ):
+            return False
+        self.put_ahead(entry)
+        return True
+
+    def put_ahead(self, entry: Entry) -> None:
+        """Put an entry ahead without a question: it is granted already."""
+        for wanted in entry.wanted:
+            self._line(wanted.key).ahead.append((entry, wanted))
+
+    def stand(self, entry: Entry) -> None:
+        """Take the place in line that the ticket gives, on all keys."""
+        for wanted in entry.wanted:
+            line = self._line(wanted.key)
+            line.ahead = [each for each in line.ahead if each[0] is not entry]
+            line.waiting = [each for each in line.waiting if each[0] is not entry]
+            insort(line.waiting, (entry, wanted), key=lambda each: each[0].place)
+
+    def advance(self, entry: Entry) -> bool:
+        """Go ahead from one's place in line, unless somebody here is in the way still."""
+        if not self._is_clear(entry):
+            return False
+        for wanted in entry.wanted:
+            line = self._lines[wanted.key]
+            line.waiting = [each for each in line.waiting if each[0] is not entry]
+            line.ahead.append((entry, wanted))
+        return True
+
+    def leave(self, entry: Entry) -> list[Entry]:
+        """Forget an entry; return those who may stand first in a line of its keys now."""
+        first: dict[int, Entry] = {}
+        for wanted in entry.wanted:
+            line = self._lines.get(wanted.key)
+            if line is None:
+                continue
+            if len(line.ahead) == 1 and not line.waiting and line.ahead[0][0] is entry:
+                del self._lines[wanted.key]
+                continue
+            line.ahead = [each for each in line.ahead if each[0] is not entry]
+            line.waiting = [each for each in line.waiting if each[0] is not entry]
+            if not (line.ahead or line.waiting):
+                del self._lines[wanted.key]
+            for other in _run(line.waiting):
+                first[id(other)] = other
+        return list(first.values())
+
+    def first(self) -> list[Entry]:
+        """Return all who stand first in a line, each once."""
+        found = {id(e): e for line in self._lines.values() for e in _run(line.waiting)}
+        return list(found.values())
+
+    def in_the_way(self, entry: Entry) -> list[tuple[Entry, Wanted]]:
+        """Return who excludes an entry, holders and those who wait, for people."""
+        return [
+            (other, theirs)
+            for wanted in entry.wanted
+            if (line := self._lines.get(wanted.key)) is not None
+            for other, theirs in (*line.ahead, *line.waiting)
+            if other is not entry and wanted.conflicts(theirs)
+        ]
+
+    def _line(self, key: LockKey) -> _Line:
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+        return line
+
+    def _is_clear(self, entry: Entry) -> bool:
+        for wanted in entry.wanted:
+            line = self._lines[wanted.key]
+            if any(wanted.conflicts(theirs) for _, theirs in line.ahead):
+                return False
+            for other, theirs in line.waiting:
+                if other is entry:
+                    break
+                if wanted.conflicts(theirs):
+                    return False
+        return True
+
+
+def _run(waiting: Sequence[tuple[Entry, Wanted]]) -> Iterable[Entry]:
+    """Yield whom nobody in the line precedes: an exclusive one, or the shared before one."""
+    seen: list[Wanted] = []
+    for entry, wanted in waiting:
+        if any(wanted.conflicts(other) for other in seen):
+            return
+        seen.append(wanted)
+        yield entry

@@ -1,0 +1,215 @@
+"""One request for locks on its way: asked, in line under a ticket, granted, or given up.
+
+    start ─▶ under way ──granted──▶ over
+              │     ▲
+      refused │     │ rung, polled, or who was in the way in this process has left
+              ▼     │
+             waits ──time is up, or cancelled──▶ leaves (its ticket goes back) ──▶ over
+
+Whatever becomes of the caller: an answer that nobody takes any more is handed back, and a ticket
+that nobody waits under is withdrawn. No wait is without a bound, but the one that was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from typing_extensions import override
+
+from engine_pg.cluster.holds import Hold
+from engine_pg.cluster.keys import Grant, LockBusy, Reason, Wanted
+from engine_pg.cluster.lines import Entry, Lines
+from engine_pg.cluster.ops import Asking, Op
+from engine_pg.cluster.session import LockSession
+from engine_pg.db.tx import Record
+from engine_pg.errors import DatabaseAway, EngineError
+
+_AGAIN_S: Final = 0.01
+_SLOWEST_AGAIN_S: Final = 0.25
+_PROBES: Final = 6
+"""How often one who does not wait asks again when somebody else asks at the same instant."""
+
+
+class Desk(Protocol):
+    """What a request needs of the locks of its member."""
+
+    session: LockSession
+    lines: Lines
+
+    def keep(self, hold: Hold) -> None:
+        """Keep a hold from now on: what is not listed at a resume is deleted there."""
+        ...
+
+    def release(self, hold: Hold) -> None:
+        """Give a hold back."""
+        ...
+
+    def over(self, request: Request) -> None:
+        """Forget a request, and let those behind it go ahead."""
+        ...
+
+
+class Request(Asking):
+    """A request of one caller, who waits for `future`."""
+
+    __slots__ = (
+        "_again",
+        "_desk",
+        "_leaving",
+        "_timer",
+        "_under_way",
+        "_up",
+        "future",
+        "since",
+    )
+
+    def __init__(
+        self, desk: Desk, wanted: tuple[Wanted, ...], reason: Reason, number: int, *, waits: bool
+    ) -> None:
+        super().__init__(wanted, reason, number)
+        self.tries = True
+        self.waits = waits
+        self.future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
+        self.since = desk.session.clock()
+        self._desk = desk
+        self._timer: asyncio.TimerHandle | None = None
+        self._again = 0
+        self._under_way = self._leaving = self._up = False
+
+    def start(self, wait_s: float | None) -> None:
+        """Ask, or take a ticket at once when somebody of this process is in the way."""
+        lines = self._desk.lines
+        if not lines.enter(self):
+            if not self.waits:
+                raise LockBusy(self.wanted, _neighbours(lines.in_the_way(self)))
+            self.tries = False
+            lines.stand(self)
+        if wait_s is not None:
+            self._time(wait_s or self._desk.session.ttl_s)
+        self._ask()
+
+    def advance(self) -> None:
+        """Ask again: it may be its turn."""
+        waiting = self.ticket is not None and not (self._under_way or self._leaving)
+        if waiting and not self.future.done() and self._desk.lines.advance(self):
+            self.tries = True
+            self._ask()
+
+    @override
+    def granted(self, tokens: Sequence[int]) -> None:
+        """Hold what was granted, or hand it back."""
+        grants = tuple(
+            Grant(each.key, each.mode, token)
+            for each, token in zip(self.wanted, tokens, strict=True)
+        )
+        hold = Hold(grants, self, self.since)
+        self._under_way = False
+        self.ticket = None
+        self._desk.keep(hold)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.future.done():
+            self._desk.release(hold)
+        else:
+            self.future.set_result(hold)
+
+    @override
+    def refused(self, answer: Record) -> None:
+        """Wait in line, ask again shortly, or tell the caller."""
+        self._under_way = False
+        new = self.ticket is None
+        self.ticket = answer["ticket"]
+        if self.ticket is not None:
+            self._desk.lines.stand(self)
+            if self._up or self.future.done():
+                self._leave()
+            elif new:  # a release may have come between the try and the ticket: nobody rings for it
+                self.advance()
+            elif answer["again"]:
+                self._later(self.advance)
+        elif answer["again"] and self._again < _PROBES and not self.future.done():
+            self._later(self._ask_again)
+        else:
+            self.fail(LockBusy(self.wanted, answer["holders"] or ()))
+
+    @override
+    def fail(self, error: EngineError) -> None:
+        """Give up, and tell why."""
+        self._under_way = False
+        self._leaving = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.future.done():
+            self.future.set_exception(error)
+        self._desk.over(self)
+
+    def abandon(self) -> None:
+        """Nobody waits any more; what is under way is handed back when it arrives."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.future.cancelled() and self.future.exception() is None:
+            self._desk.release(self.future.result())
+        elif not (self._under_way or self._leaving):
+            self._leave()
+
+    @property
+    def standing(self) -> int | None:
+        """The ticket that a resume must keep."""
+        return None if self._leaving or self.future.done() else self.ticket
+
+    def _ask(self) -> None:
+        self._under_way = True
+        self._desk.session.submit(self)
+
+    def _ask_again(self) -> None:
+        if not self._leaving:
+            self._ask()
+
+    def _later(self, ask: Callable[[], None]) -> None:
+        """Ask again in a moment; each time a little later."""
+        delay_s = min(_AGAIN_S * 1.6**self._again, _SLOWEST_AGAIN_S)
+        self._again += 1
+        asyncio.get_running_loop().call_later(delay_s, ask)
+
+    def _time(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        if self.future.done():
+            return
+        if self._up:  # nothing came back for long: whatever comes now is handed back
+            self.future.set_exception(DatabaseAway("no writable PostgreSQL answered in time"))
+            return
+        self._up = True
+        self._time(self._desk.session.ttl_s)
+        if not (self._under_way or self._leaving):
+            self._leave()
+
+    def _leave(self) -> None:
+        """Give the ticket back, if there is one, and learn who was in the way."""
+        self._leaving = True
+        if self.ticket is None:
+            self.fail(LockBusy(self.wanted, ()))
+            return
+
+        def withdrawn(result: Record) -> None:
+            self.fail(LockBusy(self.wanted, result["holders"] or ()))
+
+        self._desk.session.submit(
+            Op({"op": "withdraw", "ticket": self.ticket}, withdrawn, self.fail)
+        )
+
+
+def _neighbours(found: Sequence[tuple[Entry, Wanted]]) -> list[Record]:
+    return [
+        {
+            "what": "grant",
+            "mode": theirs.mode,
+            "node": "this node",
+            "reason": other.reason.text,
+            "user_name": other.reason.user_name,
+        }
+        for other, theirs in found
+    ]
