@@ -48,13 +48,18 @@ create trigger member_revise before update of draining, weight on member
 VIEW = """
 create function cluster_view(p_seen text) returns jsonb language plpgsql as $$
 -- What a member sees of the cluster: the counters at every look, all else only when it is not what
--- the caller saw last (p_seen: `seen` of his last view; '' for everything). `seen` is made of what
--- is visible, so that no order of commits hides a change: revisions only rise.
+-- the caller saw last (p_seen: `seen` of his last view; '' for everything, null for the counters
+-- alone). `seen` is made of what is visible, so that no order of commits hides a change: revisions
+-- only rise.
 declare
   v_counters jsonb;
   v_live text;
   v_seen text;
 begin
+  if p_seen is null then
+    return jsonb_build_object('counters', (
+      select jsonb_object_agg(member_id, renewal) from member where state = 'live'));
+  end if;
   select jsonb_object_agg(member_id, renewal), bit_xor(uuid_hash_extended(member_id, revision))
     into v_counters, v_live from member where state = 'live';
   select concat(v_live, ':', count(*), ':', sum(revision)) into v_seen from leader;
