@@ -148,11 +148,11 @@ class LockSession(Trust):
 
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()
-        observe = sent_at >= self._look_at
+        observe = sent_at >= min(self._look_at, self._renew_at)
         sync = sent_at >= self._renew_at or batch.sync
         if not (batch.parts or observe or sync):
             return
-        # Between two renewals the counters will do, unless somebody rang.
+        # Every renewal looks; between two of them the counters will do, unless somebody rang.
         news = sync or self._look_at <= 0
         if observe:  # twice as often as renewals: a counter that stands still is seen sooner
             self._look_at = sent_at + self._heartbeat_s / 2  # a ring from now on asks for another
