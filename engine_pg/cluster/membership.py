@@ -230,7 +230,8 @@ class Membership:
             log.info("draining" if self.draining else "draining no more")
             if self.draining:
                 self._ordered.set()
-        self.leaders.observed(self.view, changed=changed)
+        if "seen" in look:  # what the counters alone tell of the leaders is old
+            self.leaders.observed(self.view, changed=changed)
 
     def _renewed(self, sent_at: float, acknowledged_at: float) -> None:
         self._watch.renewed(sent_at, acknowledged_at)

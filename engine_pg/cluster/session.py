@@ -150,12 +150,16 @@ class LockSession(Trust):
 
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()
-        observe = sent_at >= self._look_at
+        observe = sent_at >= min(self._look_at, self._renew_at)
         sync = sent_at >= self._renew_at or batch.sync
         if not (batch.parts or observe or sync):
             return
+        # Every renewal looks; between two of them the counters will do, unless somebody rang.
+        news = sync or self._look_at <= 0
+        if observe:  # twice as often as renewals: a counter that stands still is seen sooner
+            self._look_at = sent_at + self._heartbeat_s / 2  # a ring from now on asks for another
         try:
-            reply = await self._send(batch, sync=sync, observe=observe)
+            reply = await self._send(batch, sync=sync, observe=observe, news=news)
         except MemberEnded:
             self._queue.extendleft(reversed(batch.parts))
             raise
@@ -168,9 +172,8 @@ class LockSession(Trust):
             self._renewed(sent_at)
         self.measures.batch(len(batch), self.clock() - sent_at)
         self._deal_out(batch, reply)
-        if observe:  # twice as often as renewals: a counter that stands still is seen sooner
-            self._look_at = sent_at + self._heartbeat_s / 2
-            self._seen = reply["view"]["seen"]
+        if observe:
+            self._seen = reply["view"].get("seen", self._seen)
             self._owners.observed(reply["view"])
 
     def _deal_out(self, batch: Batch, reply: Record) -> None:
@@ -190,7 +193,7 @@ class LockSession(Trust):
             else:
                 part.fail(error)
 
-    async def _send(self, batch: Batch, *, sync: bool, observe: bool) -> Record:
+    async def _send(self, batch: Batch, *, sync: bool, observe: bool, news: bool) -> Record:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         params = batch.params() | {
@@ -198,7 +201,7 @@ class LockSession(Trust):
             "session": self._number,
             "sync": sync,
             "observe": observe,
-            "seen": self._seen,
+            "seen": self._seen if news else None,
         }
         return (await self._ask(self._connection, BATCH, params))["reply"]
 
