@@ -99,17 +99,18 @@ class LockSession(Trust):
         sent_at = self._clock()
         connection = await self._open()
         member = self.identity
-        await self._ask(
-            connection,
-            JOIN,
-            {
-                "member": member.member_id,
-                "node": member.node,
-                "ttl_s": self.ttl_s,
-                "address": member.address,
-                "version": member.version,
-            },
-        )
+        params = {
+            "member": member.member_id,
+            "node": member.node,
+            "ttl_s": self.ttl_s,
+            "address": member.address,
+            "version": member.version,
+        }
+        try:
+            await self._ask(connection, JOIN, params)
+        except BaseException:
+            await connection.close()
+            raise
         self._connection = connection
         self._renewed(sent_at)
 
@@ -197,7 +198,8 @@ class LockSession(Trust):
             "observe": observe,
             "ops": Jsonb([op.body for op in batch]),
         }
-        return (await self._ask(self._connection, BATCH, params))["reply"]
+        # Not a whole ttl: who lost his connection in silence still comes back before he is ended.
+        return (await self._ask(self._connection, BATCH, params, self.ttl_s / 2))["reply"]
 
     async def _resume(self) -> None:
         """Take a new connection and everything that the member holds onto it; until it ends."""
@@ -252,10 +254,17 @@ class LockSession(Trust):
             raise
         return connection
 
-    async def _ask(self, connection: Connection, query: LiteralString, params: Record) -> Record:
+    async def _ask(
+        self,
+        connection: Connection,
+        query: LiteralString,
+        params: Record,
+        bound_s: float | None = None,
+    ) -> Record:
         """Run one statement; a warning makes its outcome unknown (a commit that was cut short)."""
         self._warnings.clear()
-        cursor = await bounded(connection, connection.execute(query, params), self.ttl_s)
+        statement = connection.execute(query, params)
+        cursor = await bounded(connection, statement, bound_s or self.ttl_s)
         row = await cursor.fetchone()
         if self._warnings or row is None:
             raise OutcomeUnknown(f"the server warned: {', '.join(self._warnings)}")
