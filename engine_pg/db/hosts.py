@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self, cast
 from weakref import WeakSet
@@ -80,16 +81,15 @@ class Race:
         self.found: list[HostConnection] = []
         self._ways = ways
         self._silent = len(ways)
+        self._answered = asyncio.Event()  # by every host: nobody is waited for any more
         self._refusal: psycopg.Error = psycopg.errors.ConnectionTimeout("no host answers")
 
     async def run(self) -> None:
         """Collect connections; bounded as a whole."""
-        try:
+        with suppress(TimeoutError):  # who is silent yet stays out
             async with asyncio.timeout(_BOUND_S) as bound, asyncio.TaskGroup() as group:
                 for way in self._ways:
                     group.create_task(self._try(way, bound))
-        except TimeoutError:
-            pass  # who is silent yet stays out
 
     def newest(self) -> HostConnection:
         """Return the connection to the newest timeline, or raise why there is none."""
@@ -101,24 +101,28 @@ class Race:
         self, way: Callable[[], Awaitable[HostConnection]], bound: asyncio.Timeout
     ) -> None:
         """Connect; who refuses is asked again while another hangs: it may be promoted."""
-        waits = True
-        while True:
+        first = True
+        while not bound.expired() and (first or not self._answered.is_set()):
             try:
                 self.found.append(await way())
             except psycopg.Error as error:
                 self._refusal = error
-            if waits:
-                waits = False
-                self._silent -= 1
-            if bound.expired():
-                return
-            if self.found:
-                grace = asyncio.get_running_loop().time() + _GRACE_S
-                bound.reschedule(min(grace, bound.when() or grace))
-                return
+            self._silent -= first
+            first = False
             if not self._silent:
+                self._answered.set()
+            if self.found:
+                self._close_soon(bound)
                 return
-            await asyncio.sleep(_AGAIN_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_S):
+                    await self._answered.wait()
+
+    def _close_soon(self, bound: asyncio.Timeout) -> None:
+        """Leave the others a moment from the first connection on."""
+        grace = asyncio.get_running_loop().time() + _GRACE_S
+        if not bound.expired():
+            bound.reschedule(min(grace, bound.when() or grace))
 
 
 class Timelines:
