@@ -6,12 +6,12 @@ import asyncio
 
 import psycopg
 import pytest
-from integration.nodes import LEASE, TestNode, eventually, node, run
+from integration.nodes import TestNode, eventually, node, run
 from integration.test_cluster_resume import alone, resumed, write_under
 from psycopg.rows import dict_row
 
 from engine_pg.clock import boottime
-from engine_pg.cluster.membership import Membership
+from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.commands import store
 from engine_pg.commands.rows import Submission
@@ -87,6 +87,32 @@ def test_the_newest_timeline_wins_and_ends_what_is_on_older_ones(replicated):
             replicated.pair.primary.link.cut()
             with pytest.raises(DatabaseAway, match="old primary"):
                 await connect(replicated.url, name="the old one is left")
+
+    run(story())
+
+
+def test_a_host_that_hangs_costs_a_moment(replicated):
+    async def story():
+        pair = replicated.pair
+        url = replicated.url_of(pair.standby.link, pair.primary.link)
+        pair.standby.link.freeze()
+        began = boottime()
+        async with await connect(url, name="one hangs"):
+            assert boottime() - began < 1.0
+
+    run(story())
+
+
+def test_a_standby_is_found_when_it_is_promoted_while_the_primary_hangs(replicated):
+    async def story():
+        pair = replicated.pair
+        pair.primary.link.freeze()
+        began = boottime()
+        async with asyncio.TaskGroup() as group:
+            connecting = group.create_task(connect(replicated.url, name="waits"))
+            await asyncio.to_thread(pair.promote)
+        assert boottime() - began < 2.0, "it did not wait for the one that hangs"
+        await connecting.result().close()
 
     run(story())
 
@@ -192,31 +218,43 @@ def test_a_cancelled_coroutine_cancels_no_commit(replicated):
 
 
 def test_nobody_is_ended_when_all_commits_stall_for_longer_than_a_ttl(replicated):
-    async def story():
-        async with node(replicated.url, "a") as a, node(replicated.url, "b") as b:
+    slow = Lease(ttl_s=2.0, margin_s=0.2, heartbeat_s=0.2)
+    feed = replicated.pair.primary.feed
+
+    async def stalls(*both: TestNode) -> None:
+        feed.freeze()
+        stalled = boottime()
+
+        async def long_since():
+            return boottime() - stalled > slow.ttl_s * 1.5
+
+        await eventually(long_since)
+        assert not any(one.session.trusted for one in both)
+
+    async def story(link, url):
+        async with (
+            node(replicated.url, "a", lease=slow) as a,
+            node(url, "b", lease=slow) as b,
+        ):
             await a.db.statement("create table work (token bigint)")
             holds = {one: await one.locks.acquire(alone(str(one.member_id))) for one in (a, b)}
-            await asyncio.sleep(LEASE.ttl_s * 1.2)  # both have been well: they could end somebody
-            replicated.pair.primary.feed.freeze()
-            stalled = boottime()
-
-            async def long_since():
-                return boottime() - stalled > LEASE.ttl_s * 2.5
-
-            await eventually(long_since)
-            for one, hold in holds.items():
-                assert not one.session.trusted
-                with pytest.raises(LeaseLost):
-                    await write_under(one, hold)
-            replicated.pair.primary.feed.heal()
+            await asyncio.sleep(slow.ttl_s * 1.2)  # both have been well: they could end somebody
+            await stalls(a, b)
+            with pytest.raises(LeaseLost):
+                await write_under(a, holds[a])
+            link.freeze()
+            feed.heal()
+            await a.session.until_trusted()  # and b is not heard of yet
+            await asyncio.sleep(slow.ttl_s * 0.3)
+            link.heal()
             for one, hold in holds.items():
                 await one.session.until_trusted()
                 await write_under(one, hold)
-            await asyncio.sleep(LEASE.ttl_s * 2.5)  # nor later: the counters run again
             rows = await a.rows("select count(*) as n from member where state = 'live'")
             assert rows == [{"n": 2}]
 
-    run(story())
+    with replicated.private_link() as (link, url):
+        run(story(link, url))
 
 
 class Taker:

@@ -87,10 +87,6 @@ def reset(replicated, _one) -> None:
     replicated.pair.primary.link.reset()
 
 
-def swallowed(replicated, _one) -> None:
-    replicated.pair.primary.link.swallow()
-
-
 def restarted(replicated, _one) -> None:
     replicated.pair.primary.embedded.restart_immediate()
 
@@ -112,7 +108,6 @@ def frozen_and_failed_over(replicated, _one) -> None:
 FAULTS: dict[str, tuple[Callable[..., None], bool]] = {
     "its backend is terminated": (terminated, False),
     "a proxy resets it": (reset, False),
-    "its connection is swallowed": (swallowed, False),
     "an immediate restart": (restarted, True),
     "a crash restart": (crashed, True),
     "a failover from a dead primary": (killed_and_failed_over, True),
@@ -160,6 +155,24 @@ async def leaderships(one: TestNode):
 
 async def resumed(one: TestNode, before: int) -> bool:
     return one.session.counters.resumes > before
+
+
+def test_a_member_whose_connection_is_swallowed_comes_back_before_it_is_ended(replicated):
+    slow = Lease(ttl_s=3.0, margin_s=0.3, heartbeat_s=0.3)
+
+    async def story(link, url):
+        async with node(url, "a", lease=slow) as a, node(replicated.url, "b", lease=slow) as b:
+            await a.db.statement("create table work (token bigint)")
+            kept = await a.locks.acquire(alone("kept"))
+            await asyncio.sleep(slow.ttl_s * 1.2)  # b could end it
+            link.swallow()
+            await eventually(lambda: resumed(a, 0))
+            await write_under(a, kept)
+            with pytest.raises(LockBusy, match="exclusive by a"):
+                await b.locks.acquire(alone("kept"))
+
+    with replicated.private_link() as (link, url):
+        run(story(link, url))
 
 
 def test_an_unresumed_grant_keeps_its_key_until_its_member_has_resumed_and_released(replicated):
