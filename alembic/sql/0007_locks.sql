@@ -219,19 +219,15 @@ begin
 end $$;
 
 create function lock_withdraw(p_member uuid, p_ticket bigint) returns jsonb language plpgsql as $$
--- Give a ticket back, and tell who stood in the way; those behind may be the first now.
+-- Give a ticket back, and tell who stood in the way. Whom to ring is asked after the commit: a
+-- ticket that is not visible yet will have seen this one, even when it asks once more.
 declare
-  v_kinds text[];
-  v_ids text[];
   v_holders jsonb;
 begin
   select jsonb_agg(h.holder) into v_holders
     from lock_ticket t,
          jsonb_array_elements(lock_in_the_way(t.kind, t.id, t.mode, p_ticket)) as h(holder)
    where t.member_id = p_member and t.ticket = p_ticket;
-  with gone as (
-    delete from lock_ticket where member_id = p_member and ticket = p_ticket returning kind, id)
-  select array_agg(kind), array_agg(id) into v_kinds, v_ids from gone;
-  return jsonb_build_object('ok', true, 'holders', v_holders,
-                            'ring', to_jsonb(lock_heads(v_kinds, v_ids)));
+  delete from lock_ticket where member_id = p_member and ticket = p_ticket;
+  return jsonb_build_object('ok', true, 'holders', v_holders);
 end $$;

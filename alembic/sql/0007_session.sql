@@ -48,8 +48,6 @@ create function member_resume(
 declare
   v_member member;
   v_epoch bigint := cluster_epoch_current();
-  v_kinds text[];
-  v_ids text[];
 begin
   select * into v_member from member where member_id = p_member for no key update;
   if not found or v_member.state <> 'live' then
@@ -69,16 +67,10 @@ begin
   update leader l set member_id = null where l.member_id = p_member
      and not exists (select from jsonb_to_recordset(p_leaderships) as h(name text, term bigint)
                       where h.name = l.name and h.term = l.term);
-  with released as (
-    delete from lock_grant g where g.member_id = p_member
-       and not exists (select from jsonb_to_recordset(p_held) as h(kind text, id text, token bigint)
-                        where h.kind = g.kind and h.id = g.id and h.token = g.token)
-    returning kind, id),
-  withdrawn as (
-    delete from lock_ticket where member_id = p_member and ticket <> all (p_tickets)
-    returning kind, id)
-  select array_agg(kind), array_agg(id) into v_kinds, v_ids
-    from (table released union all table withdrawn) as gone;
+  delete from lock_grant g where g.member_id = p_member
+     and not exists (select from jsonb_to_recordset(p_held) as h(kind text, id text, token bigint)
+                      where h.kind = g.kind and h.id = g.id and h.token = g.token);
+  delete from lock_ticket where member_id = p_member and ticket <> all (p_tickets);
   -- Where somebody probes a key we fail: he finds our grant and undoes it. The right is the grant's.
   with tried as materialized (
     select kind, id, token, case mode when 'shared' then pg_try_advisory_lock_shared(advisory)
@@ -94,8 +86,7 @@ begin
     'epoch_id', v_epoch,
     'grants', (select coalesce(jsonb_agg(jsonb_build_object(
                         'kind', kind, 'id', id, 'token', token, 'broken_by', broken_by)), '[]')
-                 from lock_grant where member_id = p_member),
-    'ring', to_jsonb(lock_heads(v_kinds, v_ids)));
+                 from lock_grant where member_id = p_member));
 end $$;
 
 create function gate_shut(p_gate integer) returns void language plpgsql as $$
@@ -254,6 +245,9 @@ begin
   end if;
   for v_op in select value from jsonb_array_elements(p_ops) loop
     v_result := case v_op->>'op'
+      when 'heads' then jsonb_build_object('ok', true, 'ring', to_jsonb(lock_heads(
+        (select array_agg(k->>'kind') from jsonb_array_elements(v_op->'keys') k),
+        (select array_agg(k->>'id') from jsonb_array_elements(v_op->'keys') k))))
       when 'withdraw' then lock_withdraw(p_member, (v_op->>'ticket')::bigint)
       when 'claim' then lock_claim(p_member, v_epoch, v_op)
       when 'unclaim' then lock_unclaim(p_member, v_op)

@@ -221,6 +221,7 @@ class Membership:
 
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)
+        self._bells.ring(LOCKS)  # what was vacated may be what others wait for
 
     def _observed(self, look: Record) -> None:
         before = self.draining

@@ -197,12 +197,19 @@ class Request(Asking):
             self.fail(LockBusy(self.wanted, ()))
             return
 
+        session = self._desk.session
+
         def withdrawn(result: Record) -> None:
+            # Whose ticket came too late for the withdrawal to see it saw ours, and was not rung.
+            keys = [{"kind": each.key.kind, "id": each.key.id} for each in self.wanted]
+            session.submit(Op({"op": "heads", "keys": keys}, _nothing, _nothing, sync=False))
             self.fail(LockBusy(self.wanted, result["holders"] or ()))
 
-        self._desk.session.submit(
-            Op({"op": "withdraw", "ticket": self.ticket}, withdrawn, self.fail)
-        )
+        session.submit(Op({"op": "withdraw", "ticket": self.ticket}, withdrawn, self.fail))
+
+
+def _nothing(_: object) -> None:
+    """Nobody waits for it: the session rings."""
 
 
 def _neighbours(found: Sequence[tuple[Entry, Wanted]]) -> list[Record]:
