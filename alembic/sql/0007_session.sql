@@ -7,11 +7,16 @@ create function lock_follow(p_member uuid) returns integer language plpgsql as $
 declare
   v_left integer;
 begin
-  update lock_grant g set advisory_held = true
-    from (select kind, id, token from lock_grant where member_id = p_member and not advisory_held) f
-   where g.kind = f.kind and g.id = f.id and g.token = f.token
-     and case g.mode when 'shared' then pg_try_advisory_lock_shared(g.advisory)
-                     else pg_try_advisory_lock(g.advisory) end;
+  -- Chosen first, tried then: a planner that tries while it scans would count locks for other grants.
+  with chosen as materialized (
+    select kind, id, token, mode, advisory from lock_grant
+     where member_id = p_member and not advisory_held),
+  tried as materialized (
+    select kind, id, token, case mode when 'shared' then pg_try_advisory_lock_shared(advisory)
+                                      else pg_try_advisory_lock(advisory) end as got
+      from chosen)
+  update lock_grant g set advisory_held = true from tried t
+   where g.kind = t.kind and g.id = t.id and g.token = t.token and t.got;
   select count(*) into v_left from lock_grant where member_id = p_member and not advisory_held;
   return v_left;
 end $$;
