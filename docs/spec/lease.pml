@@ -83,7 +83,7 @@ end:
        :: ended -> renewal = HOME; trust = OLD     /* it is told */
        :: else ->
 #endif
-       renewal = COMMITTED; moved_since_seen = true; moved_since_asked = true
+       renewal = COMMITTED; ill = ill && frozen; moved_since_seen = true; moved_since_asked = true
 #ifndef NO_RENEWAL_OF_THE_LIVE_ONLY
        fi
 #endif
@@ -98,7 +98,7 @@ end:
 #else
        trust = sent;
 #endif
-       ill = ill && (cut_off || sent > 1); sent = 0;   /* an old answer does not make it well */
+       sent = 0;
        PROMISE(acts_past_its_end, !(ended && TRUSTED)) }
   :: atomic { !frozen && !ended -> frozen = true; ill = true }
   :: atomic { frozen -> frozen = false }

@@ -15,8 +15,7 @@
 /* RULE NO_ROW_KEPT -DFAULTS=1 -DSHARING=1: leaked */
 /* RULE NO_RESUME_RECONCILES -DFAULTS=1 -DSHARING=1: leaked */
 /* RULE NO_UNLOCK_AS_OFTEN -DFAULTS=1 -DSHARING=2: leaked */
-/* RULE NO_WARNED_COMMIT_DOUBTED -DFAULTS=2 -DSHARING=1: two holders */
-/* RULE NO_LATE_RESUME_REFUSED -DFAULTS=2 -DSHARING=1 -DFAULTY_MEMBER=0: hold lost */
+/* RULE NO_WARNED_COMMIT_DOUBTED -DFAULTS=2 -DSHARING=1: hold lost */
 
 #ifndef FAULTS
 #define FAULTS 2   /* answers nobody hears, failing batches, cut commits, failovers: so many in all */
@@ -158,9 +157,7 @@ end:
        fi
     :: statement[b] == RESUME ->
        atomic { row[m] == 0 -> row[m] = b + 1;
-#ifndef NO_LATE_RESUME_REFUSED
          if :: session[m] >= n -> end_session() :: else fi
-#endif
        };
        atomic {
 #ifndef NO_RESUME_RECONCILES
@@ -168,6 +165,7 @@ end:
          grant[1] = grant[1] && (m == 0 || about[b] & 2);
          grant[2] = grant[2] && (m == 0 || about[b] & 4);
 #endif
+         PROMISE(hold_lost, m == 1 || !holds[0] || grant[0]);
          got = RETAKABLE(m);                 /* else somebody probes: he finds our row and undoes */
          if
          :: m == 0 -> advisory_held[0] = got && grant[0]; advisory[b] = advisory_held[0]
@@ -193,8 +191,9 @@ inline heard() { answer[HERE] = NOTHING }
 
 /* Each try of a resume has its own number; what it holds is listed when it is sent. */
 inline resume() {
+end_bound:
   do
-  :: atomic { heard(); closed[HERE] = true;
+  :: atomic { n < SESSIONS - 1 -> heard(); closed[HERE] = true;
        open[HERE] = open[HERE] && (statement[HERE] != NOTHING || advisory[HERE] > 0); n++; connect();
        statement[HERE] = RESUME;
        about[HERE] = (m == 0 -> holds[0] : 2 * holds[1] + 4 * holds[2]) };
@@ -255,7 +254,7 @@ end:
 
 active proctype Sharing() {
   byte m = 1, n = 0;
-  atomic { rounds[1] = 1; rounds[2] = SHARING - 1; connect() };
+  atomic { rounds[1] = SHARING > 0; rounds[2] = SHARING > 1; connect() };
 end:
   do
   :: acquire(1)

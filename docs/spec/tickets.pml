@@ -15,13 +15,11 @@
 /* RULE NO_TICKETS_REFUSE -DFIFO -DALL_EXCLUSIVE: overtaken */
 /* RULE NO_SECOND_TRY -DFIFO: waits for ever */
 /* RULE NO_RELEASE_RINGS -DFIFO: waits for ever */
-/* RULE NO_ALL_HEADS_RUNG -DFIFO: waits for ever */
 /* RULE NO_UNDO_RINGS -DFIFO: waits for ever */
-/* RULE NO_DISAGREEMENT_RETRIED -DFIFO: waits for ever */
 /* RULE NO_RING_KEPT -DFIFO: waits for ever */
 /* RULE NO_WITHDRAWAL_RINGS -DGIVES_UP: waits for ever */
 /* RULE NO_HEADS_AFTER_COMMIT -DGIVES_UP: waits for ever */
-/* RULE NO_ENDING_DELETES_TICKETS -DENDS: waits for ever */
+/* RULE NO_ENDING_DELETES_TICKETS -DENDS: leaked */
 /* RULE NO_ENDING_RINGS -DENDS: waits for ever */
 /* RULE NO_RESUME_RINGS -DCUTS: waits for ever */
 
@@ -53,12 +51,7 @@ bool two_holders, overtaken, leaked, waits_for_ever;
                               || CLASH(r, 2) && advisory[2])
 
 /* Whom to ring: all whose tickets nobody precedes whom they would clash with. */
-#ifdef NO_ALL_HEADS_RUNG
-#define LOWER(q, r)          (q != r && ticket[q] > 0 && ticket[q] < ticket[r])
-#define HEAD(r)              (ticket[r] > 0 && !LOWER(0, r) && !LOWER(1, r) && !LOWER(2, r))
-#else
 #define HEAD(r)              (ticket[r] > 0 && !AWAITED(r))
-#endif
 #define HEADS                (HEAD(0) + 2 * HEAD(1) + 4 * HEAD(2))
 
 #ifdef NO_RING_KEPT
@@ -129,9 +122,7 @@ try:
 #ifndef NO_SECOND_TRY
   :: atomic { fresh -> fresh = false; again = false }; goto try
 #endif
-#ifndef NO_DISAGREEMENT_RETRIED
   :: atomic { again -> fresh = false; again = false }; goto try
-#endif
   :: else
   fi;
   atomic { listening[r] = true; fresh = false; again = false };
