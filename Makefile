@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test check fmt reference bench clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test check spec fmt reference bench clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 	@$(BIN)/basedpyright
 	@PATH="$(BIN):$$PATH" lint-imports
 	@$(BIN)/python -m pytest -q tests/test_tidy.py
+
+spec: ## Check the formal model of the coordination (needs spin and gcc); ARGS="locks"
+	@scripts/spec $(ARGS)
 
 fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 	@$(BIN)/ruff check --fix-only .

@@ -25,9 +25,9 @@ async def batches_while(members, *asking) -> int:
     """Let requests wait for a while; return how many batches that took the busiest member."""
     started = [asyncio.ensure_future(each) for each in asking]
     await waiting(members[0], 2 * len(asking))
-    before = [one.session.counters.batches for one in members]
+    before = [one.session.measures.batch_sizes.count for one in members]
     await asyncio.sleep(WATCHED_S)  # how much goes on in that time is what is tested
-    after = [one.session.counters.batches for one in members]
+    after = [one.session.measures.batch_sizes.count for one in members]
     for each in started:
         each.cancel()
         with suppress(asyncio.CancelledError):
