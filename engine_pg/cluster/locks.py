@@ -198,6 +198,8 @@ class Locks:
         return True
 
     def _advance(self, entries: Sequence[Entry]) -> None:
+        if self.session.ended is not None:
+            return  # `end` tells each: else each would fail within the failing of the one before
         for entry in entries:
             if isinstance(entry, Request):
                 entry.advance()

@@ -1,0 +1,34 @@
+"""Many at once: crowds that wait, large requests, and callers with defects of their own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from integration.nodes import eventually, node, run
+from integration.test_cluster_locks import alone
+
+from engine_pg.errors import MemberEnded
+
+TICKETS = "select count(distinct ticket) as n from lock_ticket where id = %(id)s"
+
+
+def test_a_member_leaves_at_once_however_many_wait_in_it(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            await a.locks.acquire(alone("crowded"))
+            waiting = [
+                asyncio.ensure_future(b.locks.acquire(alone("crowded"), wait_s=None))
+                for _ in range(300)
+            ]
+
+            async def all_wait():
+                return (await a.rows(TICKETS, id="crowded"))[0]["n"] == len(waiting)
+
+            await eventually(all_wait)
+            async with asyncio.timeout(2):
+                await b.membership.leave()
+                await asyncio.wait(waiting)
+            assert {type(each.exception()) for each in waiting} == {MemberEnded}
+            assert not (await a.rows(TICKETS, id="crowded"))[0]["n"]
+
+    run(story())
