@@ -7,7 +7,8 @@ import asyncio
 from integration.nodes import eventually, node, run
 from integration.test_cluster_locks import alone
 
-from engine_pg.errors import MemberEnded
+from engine_pg.cluster.locks import Hold
+from engine_pg.errors import Locked, MemberEnded
 
 TICKETS = "select count(distinct ticket) as n from lock_ticket where id = %(id)s"
 
@@ -30,5 +31,33 @@ def test_a_member_leaves_at_once_however_many_wait_in_it(database_url):
                 await asyncio.wait(waiting)
             assert {type(each.exception()) for each in waiting} == {MemberEnded}
             assert not (await a.rows(TICKETS, id="crowded"))[0]["n"]
+
+    run(story())
+
+
+def test_requests_at_once_keep_to_the_limit_and_what_is_over_counts_no_more(database_url):
+    async def story():
+        async with node(database_url, "a") as a:
+            a.locks.limit = 10
+            for turn in range(3):
+                asked = [
+                    asyncio.ensure_future(a.locks.acquire(alone(f"limit {n}"), wait_s=n % 2))
+                    for n in range(30)
+                ]
+                await asyncio.sleep(0)
+                asked[turn].cancel()
+                await asyncio.wait(asked)
+                had = [each for each in asked if not each.cancelled() and not each.exception()]
+                assert 9 <= len(had) <= 10
+                assert isinstance(asked[20].exception(), Locked)
+                for each in had:
+                    hold = each.result()
+                    assert isinstance(hold, Hold)
+                    a.locks.release(hold)
+
+                async def nothing_counts():
+                    return not (a.locks.held or a.locks.waiting or a.locks._count)
+
+                await eventually(nothing_counts)
 
     run(story())
