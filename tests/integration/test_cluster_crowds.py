@@ -8,6 +8,7 @@ from integration.nodes import eventually, node, run
 from integration.test_cluster_locks import alone
 
 from engine_pg.cluster.locks import Hold
+from engine_pg.cluster.membership import Lease
 from engine_pg.errors import Locked, MemberEnded
 
 TICKETS = "select count(distinct ticket) as n from lock_ticket where id = %(id)s"
@@ -61,3 +62,28 @@ def test_requests_at_once_keep_to_the_limit_and_what_is_over_counts_no_more(data
                 await eventually(nothing_counts)
 
     run(story())
+
+
+def test_many_requests_for_many_keys_each_do_not_cost_the_lease(fresh_database_url):
+    async def story():
+        lease, keys = Lease(), [alone(f"wide {n}") for n in range(80)]
+        async with (
+            node(fresh_database_url, "a", lease=lease) as a,
+            node(fresh_database_url, "b", lease=lease) as b,
+        ):
+            b.locks.limit = 1_000_000
+            hold = await a.locks.acquire(*keys)
+            waiting = [
+                asyncio.ensure_future(b.locks.acquire(*keys, wait_s=None)) for _ in range(250)
+            ]
+
+            async def all_wait():
+                return (await a.rows(TICKETS, id="wide 0"))[0]["n"] == len(waiting)
+
+            await eventually(all_wait, 30)
+            a.locks.release(hold)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+            assert sum(each.done() for each in waiting) == 1
+            assert b.session.measures.resumes == 0
+
+    run(story(), 60)
