@@ -107,7 +107,7 @@ class Locks:
         self._count += len(wishes)
         try:
             request.start(wait_s)
-        except LockBusy:
+        except BaseException:  # refused at once, or not even asked
             self._forget(request)
             raise
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from integration.nodes import eventually, node, run
-from integration.test_cluster_locks import alone
+from integration.test_cluster_locks import alone, cut_lock_session
 
-from engine_pg.cluster.locks import Hold
+from engine_pg.cluster.locks import Hold, LockKey, Reason, Wanted
 from engine_pg.cluster.membership import Lease
-from engine_pg.errors import Locked, MemberEnded
+from engine_pg.errors import Invalid, Locked, MemberEnded
 
 TICKETS = "select count(distinct ticket) as n from lock_ticket where id = %(id)s"
 
@@ -87,3 +88,36 @@ def test_many_requests_for_many_keys_each_do_not_cost_the_lease(fresh_database_u
             assert b.session.measures.resumes == 0
 
     run(story(), 60)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: Wanted("test/a"),  # pyright: ignore[reportArgumentType]
+        lambda: Wanted(LockKey("test", "a"), "sharde"),  # pyright: ignore[reportArgumentType]
+        lambda: Reason(command_id="a"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_a_request_of_wrong_types_is_refused_before_it_ends_everybodys_batch(ask):
+    with pytest.raises(Invalid):
+        ask()
+
+
+def test_a_holder_who_fails_when_he_is_told_of_his_loss_ends_nobody_elses_member(database_url):
+    async def story():
+        async with node(database_url, "a") as a:
+            hold = await a.locks.acquire(alone("taken from a"))
+            told = asyncio.Event()
+
+            def fail():
+                told.set()
+                raise RuntimeError("a defect of the caller")
+
+            hold.when_lost(fail)
+            async with a.db.write() as tx:
+                await tx.run("delete from lock_grant where id = 'taken from a'")
+            await cut_lock_session(a, a)
+            await told.wait()
+            await a.locks.acquire(alone("still alive"), wait_s=5)
+
+    run(story())
