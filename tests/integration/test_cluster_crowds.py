@@ -93,9 +93,9 @@ def test_many_requests_for_many_keys_each_do_not_cost_the_lease(fresh_database_u
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: Wanted("test/a"),  # pyright: ignore[reportArgumentType]
-        lambda: Wanted(LockKey("test", "a"), "sharde"),  # pyright: ignore[reportArgumentType]
-        lambda: Reason(command_id="a"),  # pyright: ignore[reportArgumentType]
+        lambda: Wanted("test/a"),
+        lambda: Wanted(LockKey("test", "a"), "sharde"),
+        lambda: Reason(command_id="a"),
     ],
 )
 def test_a_request_of_wrong_types_is_refused_before_it_ends_everybodys_batch(ask):
