@@ -29,7 +29,7 @@ from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.db.tx import Record
 from engine_pg.db.urls import libpq_url, schema_url
-from engine_pg.errors import MemberEnded, StaleToken
+from engine_pg.errors import Invalid, MemberEnded, StaleToken
 from engine_pg.ids import hash64, new_id
 from engine_pg.supervisor import Background
 
@@ -101,6 +101,8 @@ class Cluster:
         """
         wanted = [Wanted(key) if isinstance(key, LockKey) else key for key in keys]
         why = Reason(reason) if isinstance(reason, str) else reason
+        if why.command_id is not None:
+            raise Invalid("a command's grants stand for its adopter: here is none")
         hold = None
         try:
             async with AsyncExitStack() as stack:

@@ -17,11 +17,13 @@ from engine_pg.cluster import (
     LockKey,
     MemberEnded,
     Mode,
+    Reason,
     StaleToken,
     Wanted,
     schema,
 )
 from engine_pg.errors import Conflict, Invalid
+from engine_pg.ids import new_id
 
 LEASE = Lease(ttl_s=1.0, margin_s=0.1, heartbeat_s=0.1)
 KEY = LockKey("invoice", "42")
@@ -127,6 +129,16 @@ def test_a_database_without_the_schema_says_how_to_install_it(empty_database_url
         with pytest.raises(Invalid, match=r"engine_pg\.cluster install"):
             async with cluster(empty_database_url, "a"):
                 pass
+
+    run(story())
+
+
+def test_a_lock_in_the_name_of_a_command_that_nobody_could_adopt_is_refused(service_url):
+    async def story():
+        async with cluster(service_url, "a") as a:
+            with pytest.raises(Invalid, match="adopter"):
+                async with a.lock(LockKey("job", "1"), reason=Reason(command_id=new_id())):
+                    pass
 
     run(story())
 
