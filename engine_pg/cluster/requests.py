@@ -159,8 +159,8 @@ class Request(Asking):
 
     @property
     def standing(self) -> int | None:
-        """The ticket that a resume must keep."""
-        return None if self._leaving or self.future.done() else self.ticket
+        """The ticket that a resume must keep; one that goes back still tells who is in the way."""
+        return None if self.future.done() else self.ticket
 
     def _ask(self) -> None:
         self._under_way = True

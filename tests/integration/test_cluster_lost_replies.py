@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from integration.nodes import TestNode, eventually, node, run
-from integration.test_cluster_locks import alone
+from integration.stops import stop_at
+from integration.test_cluster_locks import alone, cut_lock_session
 
+from engine_pg.cluster.locks import LockBusy
 from engine_pg.cluster.session import BATCH
 from engine_pg.errors import OutcomeUnknown
 
@@ -61,5 +64,23 @@ def test_a_waiter_whose_grant_was_lost_with_its_reply_keeps_its_place_in_line(da
                 await eventually(lambda: ticket_of(b))
                 b.locks.release(holds[1])
             assert order == ["a", "b"]
+
+    run(story())
+
+
+def test_who_gives_up_while_the_session_is_lost_is_still_told_who_was_in_the_way(database_url):
+    async def story():
+        url = database_url
+        async with node(url, "a") as a, node(url, "b") as b:
+            await a.locks.acquire(alone("given up"))
+            asked = asyncio.ensure_future(b.locks.acquire(alone("given up"), wait_s=0.3))
+            await eventually(lambda: b.rows(TICKETS, id="given up", member=b.member_id))
+            async with stop_at(url, "lock_ticket", "before delete") as stop:
+                await stop.reached()
+                await cut_lock_session(a, b)
+                await stop.go()
+                with pytest.raises(LockBusy, match="exclusive by a"):
+                    await asked
+            assert not await b.rows(TICKETS, id="given up", member=b.member_id)
 
     run(story())
