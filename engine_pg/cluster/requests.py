@@ -28,6 +28,9 @@ from engine_pg.errors import DatabaseAway, EngineError
 
 _AGAIN_S: Final = 0.01
 _SLOWEST_AGAIN_S: Final = 0.25
+_MOST_AGAIN: Final = 8
+"""What lasts longer than so many times is a grant that stands (of a member that does not renew, or
+for an adopter): whoever removes it rings. A crowd that went on asking would load the database."""
 _PROBES: Final = 6
 """How often one who does not wait asks again when somebody else asks at the same instant."""
 
@@ -128,7 +131,7 @@ class Request(Asking):
                 self._leave()
             elif new:  # a release may have come between the try and the ticket: nobody rings for it
                 self.advance()
-            elif answer["again"]:
+            elif answer["again"] and self._again < _MOST_AGAIN:
                 self._later(self.advance)
         elif answer["again"] and self._again < _PROBES and not self.future.done():
             self._later(self._ask_again)

@@ -6,13 +6,15 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from integration.nodes import node, run
+from integration.nodes import eventually, node, run
+from integration.test_cluster_hardship import claimed
 from integration.test_cluster_locks import alone, together
 from integration.test_cluster_waiting import waiting
 
 from engine_pg.cluster import membership
 
 ALMOST_NONE = 60  # 30 renewals and looks, and a few tries
+ORPHANS = "select 1 from lock_grant where id = %(id)s and member_id is null"
 WATCHED_S = 1.0
 
 
@@ -54,5 +56,30 @@ def test_two_who_share_a_free_key_and_wait_for_others_do_not_ring_each_other(fre
             one = b.locks.acquire(together("free"), alone("held"), wait_s=20)
             other = c.locks.acquire(together("free"), alone("held too"), wait_s=20)
             assert await batches_while([a, b, c], one, other) < ALMOST_NONE
+
+    run(story())
+
+
+def test_a_crowd_behind_a_grant_that_awaits_an_adopter_asks_a_few_times_only(fresh_database_url):
+    async def story():
+        async with node(fresh_database_url, "a") as a, node(fresh_database_url, "b") as b:
+            _, claim, _ = await claimed(a, "orphan")
+            a.claims.vacate(claim)
+            await eventually(lambda: b.rows(ORPHANS, id="orphan"))
+            crowd = [
+                asyncio.ensure_future(b.locks.acquire(together("orphan"), wait_s=None))
+                for _ in range(50)
+            ]
+            sizes = b.session.measures.batch_sizes
+
+            async def quiet():
+                before = sizes.total
+                await asyncio.sleep(WATCHED_S)
+                return before >= 2 * len(crowd) and sizes.total - before < len(crowd)
+
+            assert await eventually(quiet)
+            for each in crowd:
+                each.cancel()
+            await asyncio.wait(crowd)
 
     run(story())
