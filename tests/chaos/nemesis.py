@@ -1,0 +1,254 @@
+"""Does to the arena what the schedule says, and writes down when, and when it was over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import psycopg
+
+from chaos.arena import CONDUCTOR, FEED, WORKERS_DATABASE, Arena
+from chaos.schedule import Fault
+from chaos.servers import Server
+from engine_pg.clock import boottime
+from engine_pg.demo.kill_node import Takeover
+from engine_pg.demo.process import Process
+from engine_pg.demo.watch import Watch
+from engine_pg.errors import EngineError
+
+BACKENDS = """
+select pid from pg_stat_activity
+ where backend_type = 'client backend' and pid <> pg_backend_pid() and application_name like %s
+"""
+TERMINATE = "select pg_terminate_backend(%s)"
+EXHAUST = "select count(pg_advisory_lock((1::bigint << 50) + g)) from generate_series(1, 100000) g"
+WRITER = "select pg_current_xact_id()"
+PATTERNS = {
+    "lock session": "engine_pg lock session {}",
+    "doorbell": "engine_pg doorbell",
+    "pool": "engine_pg {}",
+    "worker": "engine_pg worker%",
+    "any": "%",
+}
+OLD_AWAKE_S = 0.3
+TAKEOVER_BOUND_S = 6.0
+
+Found = dict[str, Any]
+
+
+class Nemesis:
+    """Performs faults one after the other."""
+
+    def __init__(self, arena: Arena, watch: Watch | None) -> None:
+        self._arena = arena
+        self._watch = watch
+        self._dice = random.Random(f"nemesis/{arena.seed}")
+        self._kinds: dict[str, Callable[[Fault], Awaitable[Found | None]]] = {
+            "kill": self._kill,
+            "freeze": self._freeze,
+            "stop": self._stop,
+            "cut": self._cut,
+            "cut one way": self._cut,
+            "slow": self._cut,
+            "lossy": self._cut,
+            "twin": self._twin,
+            "terminate": self._terminate,
+            "restart": self._restart,
+            "crash": self._crash,
+            "failover": self._failover,
+            "stall": self._stall,
+            "standby away": self._standby_away,
+            "exhaust": self._exhaust,
+            "long writer": self._long_writer,
+            "join": self._join,
+        }
+
+    async def perform(self, fault: Fault) -> None:
+        """Perform a fault and undo it; returns when it is over."""
+        self._arena.tell(str(fault))
+        record = fault.record
+        self._arena.history.note("fault", fault=record.pop("kind"), **record)
+        found: Found = {}
+        try:
+            found = await self._kinds[fault.kind](fault) or {}
+        except (psycopg.Error, EngineError, OSError) as error:
+            found = {"trouble": repr(error)}
+            self._arena.tell(f"    {fault.kind}: {error!r}")
+        self._arena.history.note("healed", number=fault.number, **found)
+
+    async def _kill(self, fault: Fault) -> Found:
+        process = self._arena.process(fault.target)
+        takeover = await self._takeover(fault.target)
+        process.kill()
+        killed = boottime()
+        if takeover is not None:
+            await takeover.follow(TAKEOVER_BOUND_S)
+        await asyncio.sleep(max(0.0, killed + fault.length_s - boottime()))
+        await self._start_again(process)
+        if takeover is None:
+            return {}
+        return {
+            "leaderships": len(takeover.leaderships),
+            "leaderships_s": takeover.leaderships_s,
+            "commands": len(takeover.commands),
+            "commands_s": takeover.commands_s,
+        }
+
+    async def _takeover(self, name: str) -> Takeover | None:
+        if self._watch is None or name in self._arena.workers:
+            return None
+        members = {row["node"]: row["member_id"] for row in await self._watch.members()}
+        return Takeover(self._watch, members[name]) if name in members else None
+
+    async def _freeze(self, fault: Fault) -> None:
+        process = self._arena.process(fault.target)
+        process.freeze()
+        await asyncio.sleep(fault.length_s)
+        process.thaw()
+
+    async def _stop(self, fault: Fault) -> None:
+        process = self._arena.process(fault.target)
+        await process.stop()
+        await asyncio.sleep(fault.length_s)
+        await self._start_again(process)
+
+    async def _start_again(self, process: Process) -> None:
+        while process.pid is not None:  # noqa: ASYNC110 - its end rings nowhere
+            await asyncio.sleep(0.01)
+        process.start()
+
+    async def _cut(self, fault: Fault) -> None:
+        details = dict(fault.details)
+        reset = details.pop("reset", False)
+        ways = [details.pop("way")] if "way" in details else ["up", "down"]
+        cut = fault.kind.startswith("cut")
+        await self._arena.relay.tell("hurt", fault.target, ways=ways, cut=cut, **details)
+        await asyncio.sleep(fault.length_s)
+        await self._arena.relay.tell("heal", fault.target, reset=reset)
+
+    async def _twin(self, fault: Fault) -> None:
+        """Start a second process with the very configuration of one that runs."""
+        arena, original = self._arena, self._arena.process(fault.target)
+        twin = arena.twin(original)
+        await asyncio.sleep(fault.length_s)
+        twin.kill()
+
+    async def _terminate(self, fault: Fault) -> Found:
+        role = fault.details["role"]
+        pattern = PATTERNS[role].format(fault.target)
+        if role == "pool" and fault.target in self._arena.workers:
+            pattern = f"chaos {fault.target}"
+        pids = await self._backends(pattern)
+        victims = self._dice.sample(pids, min(len(pids), self._dice.choice((1, 2))))
+        connection = await self._session()
+        async with connection:
+            for pid in victims:
+                await connection.execute(TERMINATE, (pid,))
+        return {"victims": len(victims)}
+
+    async def _restart(self, _fault: Fault) -> Found:
+        primary = self._arena.servers.primary
+        await primary.stop()
+        await primary.start()
+        return {"accepting_at": await primary.until_writable()}
+
+    async def _crash(self, _fault: Fault) -> Found:
+        pids = await self._backends("%")
+        os.kill(self._dice.choice(pids), signal.SIGKILL)
+        await asyncio.sleep(0.05)
+        return {"accepting_at": await self._arena.servers.primary.until_writable()}
+
+    async def _failover(self, fault: Fault) -> Found:
+        arena = self._arena
+        if arena.servers.standby is None:
+            return {"skipped": "there is no standby"}
+        old_is = fault.details["old"]
+        await self._part(arena.servers.primary, old_is)
+        old, accepting_at = await arena.servers.promote()
+        for name in arena.clients:
+            await arena.route(name)
+            if old_is == "cut off" or name == CONDUCTOR:
+                await arena.relay.tell("heal", name, reset=True)
+        await asyncio.sleep(fault.length_s)
+        if old_is == "frozen":  # what lay in its sockets is now carried out
+            old.signal(signal.SIGCONT)
+            await asyncio.sleep(OLD_AWAKE_S)
+        await old.stop()
+        await arena.relay.tell("heal", FEED, reset=True)
+        await arena.add_standby()
+        return {"accepting_at": accepting_at}
+
+    async def _part(self, old: Server, old_is: str) -> None:
+        """Take the primary from its standby, and perhaps from everybody."""
+        match old_is:
+            case "frozen":
+                old.signal(signal.SIGSTOP)
+            case "dead":
+                await old.stop()
+            case _:
+                names = self._arena.clients if old_is == "cut off" else []
+                for name in (FEED, *names):
+                    await self._arena.relay.tell("hurt", name, ways=["up", "down"], cut=True)
+
+    async def _stall(self, fault: Fault) -> Found:
+        primary = self._arena.servers.primary
+        primary.signal(signal.SIGSTOP)
+        await asyncio.sleep(fault.length_s)
+        primary.signal(signal.SIGCONT)
+        return {"accepting_at": await primary.until_writable()}
+
+    async def _standby_away(self, fault: Fault) -> Found:
+        relay = self._arena.relay
+        await relay.tell("hurt", FEED, ways=["up", "down"], cut=True)
+        await asyncio.sleep(fault.length_s)
+        await relay.tell("heal", FEED, reset=True)
+        await self._arena.servers.until_synchronous()
+        return {"accepting_at": await self._arena.servers.primary.until_writable()}
+
+    async def _exhaust(self, fault: Fault) -> Found:
+        connection = await self._session(WORKERS_DATABASE)
+        async with connection:
+            try:
+                await connection.execute(EXHAUST)
+            except psycopg.errors.OutOfMemory:
+                full = True
+            else:
+                full = False
+            await asyncio.sleep(fault.length_s)
+        return {"exhausted": full}
+
+    async def _long_writer(self, fault: Fault) -> None:
+        async with AsyncExitStack() as exits:
+            for database in ("engine", WORKERS_DATABASE):
+                connection = await exits.enter_async_context(await self._session(database))
+                await exits.enter_async_context(connection.transaction())
+                await connection.execute(WRITER)
+            await asyncio.sleep(fault.length_s)
+
+    async def _join(self, fault: Fault) -> None:
+        name = f"newcomer-{fault.number}"
+        await self._arena.launch_worker(name)
+        await asyncio.sleep(fault.length_s)
+        await self._arena.workers.pop(name).stop()
+
+    async def _session(self, database: str = "engine") -> psycopg.AsyncConnection[Any]:
+        url = self._arena.servers.primary.embedded.url(database, "postgres")
+        return await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=3)
+
+    async def _backends(self, pattern: str) -> list[int]:
+        async with await self._session() as connection:
+            cursor = await connection.execute(BACKENDS, (pattern,))
+            return [row[0] for row in await cursor.fetchall()]
+
+
+async def heal_everything(arena: Arena) -> None:
+    """Undo whatever a fault that was interrupted has left behind."""
+    for name in arena.links:
+        await arena.relay.tell("heal", name, reset=False)
+    with suppress(EngineError):
+        arena.servers.primary.signal(signal.SIGCONT)
