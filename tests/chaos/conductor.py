@@ -126,10 +126,10 @@ async def _hurt(arena: Arena, wanted: Wanted, watch: Watch | None) -> None:
     arena.history.note("begin")
     end = boottime() + wanted.seconds
     for fault in wanted.schedule():
-        if boottime() >= end:
+        if boottime() + fault.pause_s >= end:
             break
-        await nemesis.perform(fault)
         await asyncio.sleep(fault.pause_s)
+        await nemesis.perform(fault)
     await heal_everything(arena)
     await asyncio.sleep(wanted.ttl_s + 1.0)
     arena.history.note("end")

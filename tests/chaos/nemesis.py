@@ -16,6 +16,7 @@ from chaos.arena import CONDUCTOR, FEED, WORKERS_DATABASE, Arena
 from chaos.schedule import Fault
 from chaos.servers import Server
 from engine_pg.clock import boottime
+from engine_pg.cluster.members import gate_of
 from engine_pg.demo.kill_node import Takeover
 from engine_pg.demo.process import Process
 from engine_pg.demo.watch import Watch
@@ -27,6 +28,8 @@ select pid from pg_stat_activity
 """
 TERMINATE = "select pg_terminate_backend(%s)"
 EXHAUST = "select count(pg_advisory_lock((1::bigint << 50) + g)) from generate_series(1, 100000) g"
+HELD = "select kind, id, token, member_id from lock_grant where broken_at is null"
+BREAK = "select lock_break(%s, %s, %s, %s, 'chaos', 'on purpose')"
 WRITER = "select pg_current_xact_id()"
 PATTERNS = {
     "lock session": "engine_pg lock session {}",
@@ -65,6 +68,7 @@ class Nemesis:
             "standby away": self._standby_away,
             "exhaust": self._exhaust,
             "long writer": self._long_writer,
+            "break lock": self._break_lock,
             "join": self._join,
         }
 
@@ -229,6 +233,17 @@ class Nemesis:
                 await exits.enter_async_context(connection.transaction())
                 await connection.execute(WRITER)
             await asyncio.sleep(fault.length_s)
+
+    async def _break_lock(self, _fault: Fault) -> Found:
+        async with await self._session(WORKERS_DATABASE) as connection:
+            held = await (await connection.execute(HELD)).fetchall()
+            if not held:
+                return {"skipped": "nothing was held"}
+            kind, id_, token, member = self._dice.choice(sorted(held))
+            gate = None if member is None else gate_of(member)
+            with suppress(psycopg.errors.LockNotAvailable):  # it has just moved
+                await connection.execute(BREAK, (kind, id_, token, gate))
+        return {"broken": f"{kind}/{id_} {token}"}
 
     async def _join(self, fault: Fault) -> None:
         name = f"newcomer-{fault.number}"

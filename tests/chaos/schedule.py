@@ -22,16 +22,19 @@ ON_DATABASE = (
     "standby away",
     "exhaust",
     "long writer",
+    "break lock",
 )
 KINDS = (*ON_PROCESSES, *ON_DATABASE, "join")
 AGAIN: Mapping[str, int] = {"kill": 2, "freeze": 2, "cut": 1, "terminate": 2, "failover": 2}
+CALM = ("kill", "freeze", "cut", "stop", "join")
+CALM_S = 2.7  # longer than a lease and a bit: the others were well when it came
 ROLES = ("lock session", "doorbell", "pool", "worker", "any")
 OLD_PRIMARY = ("frozen", "cut off", "dead", "alive")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: its kind, whom it befalls, for how long, the pause after it, and details."""
+    """One fault: its kind, whom it befalls, for how long, the pause before it, and details."""
 
     number: int
     kind: str
@@ -65,7 +68,7 @@ def schedule(
             kind,
             _target(dice, kind, nodes, workers),
             round(_length_s(dice, kind, longest_s), 3),
-            round(dice.uniform(0.4, 2.0), 3),
+            round(CALM_S if kind in CALM and dice.random() < 0.6 else dice.uniform(0.3, 1.5), 3),
             _details(dice, kind),
         )
 

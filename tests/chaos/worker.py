@@ -8,6 +8,7 @@ SIGTERM: leave in order.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import signal
@@ -30,9 +31,9 @@ from engine_pg.errors import EngineError, MemberEnded, NotHeld, OutcomeUnknown, 
 from engine_pg.ids import new_id
 from engine_pg.supervisor import Background
 
-KEYS = [LockKey("chaos", f"{number}") for number in range(10)]
-ACTS = (1, 1, 1, 1, 2, 2, 3, 5, 30)  # the last one lasts for seconds
-WAITS_S = (0.0, 0.0, 0.2, 1.0, 3.0, 20.0)
+KEYS = [LockKey("chaos", f"{number}") for number in range(24)]
+ACTS = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 30)  # the last one lasts for seconds
+WAITS_S = (0.0, 0.0, 0.2, 1.0, 3.0, None)
 PULSE_S = 0.05
 UNWELL_S = 0.2
 LAST = "select token, count from chaos_register where key = %(key)s for update"
@@ -221,6 +222,7 @@ class Client:
         self._member = str(membership.identity.member_id)
         self._dice = dice
         self._acting = Acting(history, plan, membership.session, dice)
+        self._holds = itertools.count()
 
     async def run(self, quiet: asyncio.Event) -> None:
         """Work until it is to be quiet, or the member ends."""
@@ -244,14 +246,14 @@ class Client:
         hold = await self._acquire(wanted, dice.choice(WAITS_S), patience_s)
         if hold is None:
             return
+        owner = f"{self._member}/{id(self)}/{next(self._holds)}"
         try:
-            await self._work(hold, dice.choice(ACTS), quiet)
+            await self._work(hold, owner, dice.choice(ACTS), quiet)
         finally:
-            self._history.note("release", member=self._member, owner=str(hold.owner))
             self._membership.locks.release(hold)
 
     async def _acquire(
-        self, wanted: list[Wanted], wait_s: float, patience_s: float | None
+        self, wanted: list[Wanted], wait_s: float | None, patience_s: float | None
     ) -> Hold | None:
         asked = {str(each.key): each.mode for each in wanted}
         with self._history.operation(
@@ -268,14 +270,14 @@ class Client:
             except EngineError as error:
                 self._refuse(op, error)
                 raise
-            tokens = {str(grant.key): grant.token for grant in hold.grants}
-            op.end("ok", tokens=tokens, owner=str(hold.owner))
+            op.end("ok", tokens={str(grant.key): grant.token for grant in hold.grants})
             return hold
 
     def _refuse(self, op: Operation, error: EngineError) -> None:
         op.end("unknown" if isinstance(error, OutcomeUnknown) else "refused", error=repr(error))
 
-    async def _work(self, hold: Hold, acts: int, quiet: asyncio.Event) -> None:
+    async def _work(self, hold: Hold, owner: str, acts: int, quiet: asyncio.Event) -> None:
+        """Act under a hold; some acts at the witness, some in the database."""
         for _ in range(acts):
             if quiet.is_set():
                 return
@@ -288,9 +290,7 @@ class Client:
                 fencing = self._membership.fencing
                 await self._acting.write(str(grant.key), grant.token, fence, fencing)
             else:
-                await self._acting.act(
-                    str(grant.key), str(grant.mode), grant.token, owner=str(hold.owner)
-                )
+                await self._acting.act(str(grant.key), str(grant.mode), grant.token, owner=owner)
             await asyncio.sleep(self._dice.uniform(0.0, 0.06))
 
 

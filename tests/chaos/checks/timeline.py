@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Record = Mapping[str, Any]
-AHEAD_S = 0.5  # a fault that had ended longer than a ttl and this ago no longer counts
+AHEAD_S = 0.2  # a fault that had ended longer than a ttl and this ago no longer counts
 
 
 @dataclass(frozen=True, slots=True)
