@@ -182,9 +182,8 @@ async def open_arena(
     async with AsyncExitStack() as exits:
         exits.push_async_callback(arena.servers.stop)
         await arena.servers.start()
-        background = await exits.enter_async_context(Background())
-        arena.background = background
-        processes = [
+        arena.background = await exits.enter_async_context(Background())
+        for process in (
             arena.launch("relay", "chaos.relay", str(folder / "relay.socket")),
             arena.launch(
                 "witness",
@@ -192,7 +191,9 @@ async def open_arena(
                 str(folder / "witness.socket"),
                 str(arena.records / "witness.jsonl"),
             ),
-        ]
+        ):
+            exits.push_async_callback(process.stop)
+        exits.callback(arena.relay.close)
         await _until_there(folder / "relay.socket", folder / "witness.socket")
         names = [f"node-{number}" for number in range(1, nodes + 1)]
         for name in (FEED, CONDUCTOR, *names):
@@ -210,9 +211,8 @@ async def open_arena(
         try:
             yield arena
         finally:
-            for process in (*arena.workers.values(), *processes):
+            for process in arena.workers.values():
                 await process.stop()
-            arena.relay.close()
 
 
 async def _prepare(arena: Arena) -> None:
