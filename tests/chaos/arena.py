@@ -35,7 +35,7 @@ create table chaos_write (
   count bigint not null, unique (key, count)
 );
 """
-FEED, CONDUCTOR = "feed", "conductor"
+CONDUCTOR = "conductor"
 CLIENTS = 6
 LEADERSHIPS = 12
 BOUND_S = 30.0
@@ -83,11 +83,6 @@ class Arena:
         self.records.mkdir()
         self.history = History(self.records / "conductor.jsonl", "conductor")
 
-    @property
-    def clients(self) -> list[str]:
-        """The names of the links of nodes and workers."""
-        return [name for name in self.links if name != FEED]
-
     def process(self, name: str) -> Process:
         """Return the process of a node or a worker."""
         if name in self.workers:
@@ -97,29 +92,19 @@ class Arena:
 
     def url(self, link: str, database: str = "engine") -> str:
         """Return the database's address as the client of a link sees it."""
-        parts = urlsplit(self.servers.primary.embedded.url(database))
+        parts = urlsplit(self.servers.url(database))
         account = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{account}@127.0.0.1:{self.links[link]}").geturl()
 
-    def direct_url(self, database: str) -> str:
-        """Return the primary's own address."""
-        return self.servers.primary.embedded.url(database)
-
     async def open_link(self, name: str) -> None:
         """Make a link to the primary."""
-        port = self.servers.primary.port
+        port = self.servers.port
         answer = await self.relay.tell("open", name, target=port, seed=self.seed)
         self.links[name] = answer["port"]
 
     async def route(self, name: str) -> None:
         """Lead new connections of a link to the present primary."""
-        await self.relay.tell("route", name, target=self.servers.primary.port)
-
-    async def add_standby(self) -> None:
-        """Make a standby that follows over the feed link."""
-        await self.route(FEED)
-        await self.relay.tell("reset", FEED)
-        await self.servers.add_standby(self.links[FEED])
+        await self.relay.tell("route", name, target=self.servers.port)
 
     def launch(self, name: str, module: str, *words: str) -> Process:
         """Start a process of ours, to be kept running."""
@@ -196,10 +181,9 @@ async def open_arena(
         exits.callback(arena.relay.close)
         await _until_there(folder / "relay.socket", folder / "witness.socket")
         names = [f"node-{number}" for number in range(1, nodes + 1)]
-        for name in (FEED, CONDUCTOR, *names):
+        for name in (CONDUCTOR, *names):
             await arena.open_link(name)
         await _prepare(arena)
-        await arena.add_standby()
         for name in workers:
             await arena.launch_worker(name)
         if nodes:
@@ -217,8 +201,9 @@ async def open_arena(
 
 async def _prepare(arena: Arena) -> None:
     """Make the workers' own cluster: a database beside the engine's, with the same schema."""
-    await arena.servers.primary.run(f"create database {WORKERS_DATABASE} owner engine")
-    url = arena.direct_url(WORKERS_DATABASE)
+    async with await arena.servers.session() as administrator:
+        await administrator.execute(f"create database {WORKERS_DATABASE} owner engine")
+    url = arena.servers.url(WORKERS_DATABASE)
     await asyncio.to_thread(upgrade, url)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(TABLES)

@@ -41,6 +41,7 @@ select l.classid, l.objid, l.mode, a.application_name from pg_locks l left join 
 """,
 }
 MEMBERS = {"live members": "select member_id, node from member where state = 'live'"}
+VERSION = "show server_version"
 WRITES = "select write_id, key, token, previous, count from chaos_write order by key, count"
 QUIET_S = 20.0
 WARM_UP_S = 3.0
@@ -88,8 +89,8 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         tell(f"Everything runs after {boottime() - began:.1f} s; the history is in {arena.records}")
         story = await _story(arena, wanted)
         left = await _settle(arena, wanted)
-        rows = await _rows(arena.direct_url(WORKERS_DATABASE), WRITES)
-        version = (await arena.servers.primary.run("show server_version"))[0]["server_version"]
+        rows = await _rows(arena.servers.url(WORKERS_DATABASE), WRITES)
+        version = (await _rows(arena.servers.url(), VERSION))[0]["server_version"]
     found = await asyncio.to_thread(judge, folder / "history", wanted.ttl_s, rows, left, story)
     machine = {
         "system": platform.platform(),
@@ -141,14 +142,14 @@ async def _settle(arena: Arena, wanted: Wanted) -> dict[str, dict[str, list[Any]
     for worker in arena.workers.values():
         if worker.pid is not None:
             os.kill(worker.pid, signal.SIGUSR1)
-    workers_url = arena.direct_url(WORKERS_DATABASE)
+    workers_url = arena.servers.url(WORKERS_DATABASE)
     left["when the workers were quiet"] = await _left(workers_url, LEFT)
     async with asyncio.TaskGroup() as group:
         for worker in arena.workers.values():
             group.create_task(worker.stop())
     left["when the workers had left"] = await _left(workers_url, LEFT | MEMBERS)
     if wanted.nodes:
-        left["when the clients had gone"] = await _left(arena.direct_url("engine"), LEFT)
+        left["when the clients had gone"] = await _left(arena.servers.url("engine"), LEFT)
     return left
 
 
@@ -195,7 +196,7 @@ def judge(
         *resumption.check(outages, bound_s=RESUMED_S),
         *fairness.check(timeline, done, bound_s=STARVED_S),
         *(
-            Violation(4, f"{figure.title}: {figure.value:g}")
+            Violation("nothing lost", f"{figure.title}: {figure.value:g}")
             for figure in story.figures
             if not figure.kept
         ),

@@ -12,9 +12,8 @@ from typing import Any
 
 import psycopg
 
-from chaos.arena import CONDUCTOR, FEED, WORKERS_DATABASE, Arena
+from chaos.arena import CONDUCTOR, WORKERS_DATABASE, Arena
 from chaos.schedule import Fault
-from chaos.servers import Server
 from engine_pg.clock import boottime
 from engine_pg.cluster.members import gate_of
 from engine_pg.demo.kill_node import Takeover
@@ -149,73 +148,67 @@ class Nemesis:
             pattern = f"chaos {fault.target}"
         pids = await self._backends(pattern)
         victims = self._dice.sample(pids, min(len(pids), self._dice.choice((1, 2))))
-        connection = await self._session()
+        connection = await self._arena.servers.session()
         async with connection:
             for pid in victims:
                 await connection.execute(TERMINATE, (pid,))
         return {"victims": len(victims)}
 
     async def _restart(self, _fault: Fault) -> Found:
-        primary = self._arena.servers.primary
-        await primary.stop()
-        await primary.start()
-        return {"accepting_at": await primary.until_writable()}
+        servers = self._arena.servers
+        await servers.restart_primary()
+        return {"accepting_at": await servers.until_writable()}
 
     async def _crash(self, _fault: Fault) -> Found:
         pids = await self._backends("%")
         os.kill(self._dice.choice(pids), signal.SIGKILL)
         await asyncio.sleep(0.05)
-        return {"accepting_at": await self._arena.servers.primary.until_writable()}
+        return {"accepting_at": await self._arena.servers.until_writable()}
 
     async def _failover(self, fault: Fault) -> Found:
-        arena = self._arena
-        if arena.servers.standby is None:
-            return {"skipped": "there is no standby"}
-        old_is = fault.details["old"]
-        await self._part(arena.servers.primary, old_is)
-        old, accepting_at = await arena.servers.promote()
-        for name in arena.clients:
+        arena, old, old_is = self._arena, self._arena.servers.primary, fault.details["old"]
+        await self._part(old_is)
+        accepting_at = await arena.servers.promote()
+        for name in arena.links:
             await arena.route(name)
             if old_is == "cut off" or name == CONDUCTOR:
                 await arena.relay.tell("heal", name, reset=True)
         await asyncio.sleep(fault.length_s)
         if old_is == "frozen":  # what lay in its sockets is now carried out
-            old.signal(signal.SIGCONT)
+            old.thaw()
             await asyncio.sleep(OLD_AWAKE_S)
-        await old.stop()
-        await arena.relay.tell("heal", FEED, reset=True)
-        await arena.add_standby()
+        await asyncio.to_thread(old.embedded.stop, "immediate")
+        await arena.servers.rejoin()
         return {"accepting_at": accepting_at}
 
-    async def _part(self, old: Server, old_is: str) -> None:
+    async def _part(self, old_is: str) -> None:
         """Take the primary from its standby, and perhaps from everybody."""
-        match old_is:
-            case "frozen":
-                old.signal(signal.SIGSTOP)
-            case "dead":
-                await old.stop()
-            case _:
-                names = self._arena.clients if old_is == "cut off" else []
-                for name in (FEED, *names):
-                    await self._arena.relay.tell("hurt", name, ways=["up", "down"], cut=True)
+        primary = self._arena.servers.primary
+        if old_is == "frozen":
+            primary.freeze()
+        elif old_is == "dead":
+            await self._arena.servers.stop_primary()
+        else:
+            primary.feed.freeze()
+        for name in self._arena.links if old_is == "cut off" else ():
+            await self._arena.relay.tell("hurt", name, ways=["up", "down"], cut=True)
 
     async def _stall(self, fault: Fault) -> Found:
-        primary = self._arena.servers.primary
-        primary.signal(signal.SIGSTOP)
+        servers = self._arena.servers
+        servers.primary.freeze()
         await asyncio.sleep(fault.length_s)
-        primary.signal(signal.SIGCONT)
-        return {"accepting_at": await primary.until_writable()}
+        servers.primary.thaw()
+        return {"accepting_at": await servers.until_writable()}
 
     async def _standby_away(self, fault: Fault) -> Found:
-        relay = self._arena.relay
-        await relay.tell("hurt", FEED, ways=["up", "down"], cut=True)
+        servers = self._arena.servers
+        servers.primary.feed.freeze()
         await asyncio.sleep(fault.length_s)
-        await relay.tell("heal", FEED, reset=True)
-        await self._arena.servers.until_synchronous()
-        return {"accepting_at": await self._arena.servers.primary.until_writable()}
+        servers.primary.feed.heal()
+        return {"accepting_at": await servers.until_writable()}
 
     async def _exhaust(self, fault: Fault) -> Found:
-        connection = await self._session(WORKERS_DATABASE)
+        connection = await self._arena.servers.session(WORKERS_DATABASE)
         async with connection:
             try:
                 await connection.execute(EXHAUST)
@@ -229,13 +222,15 @@ class Nemesis:
     async def _long_writer(self, fault: Fault) -> None:
         async with AsyncExitStack() as exits:
             for database in ("engine", WORKERS_DATABASE):
-                connection = await exits.enter_async_context(await self._session(database))
+                connection = await exits.enter_async_context(
+                    await self._arena.servers.session(database)
+                )
                 await exits.enter_async_context(connection.transaction())
                 await connection.execute(WRITER)
             await asyncio.sleep(fault.length_s)
 
     async def _break_lock(self, _fault: Fault) -> Found:
-        async with await self._session(WORKERS_DATABASE) as connection:
+        async with await self._arena.servers.session(WORKERS_DATABASE) as connection:
             held = await (await connection.execute(HELD)).fetchall()
             if not held:
                 return {"skipped": "nothing was held"}
@@ -251,12 +246,8 @@ class Nemesis:
         await asyncio.sleep(fault.length_s)
         await self._arena.workers.pop(name).stop()
 
-    async def _session(self, database: str = "engine") -> psycopg.AsyncConnection[Any]:
-        url = self._arena.servers.primary.embedded.url(database, "postgres")
-        return await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=3)
-
     async def _backends(self, pattern: str) -> list[int]:
-        async with await self._session() as connection:
+        async with await self._arena.servers.session() as connection:
             cursor = await connection.execute(BACKENDS, (pattern,))
             return [row[0] for row in await cursor.fetchall()]
 
@@ -265,5 +256,4 @@ async def heal_everything(arena: Arena) -> None:
     """Undo whatever a fault that was interrupted has left behind."""
     for name in arena.links:
         await arena.relay.tell("heal", name, reset=False)
-    with suppress(EngineError):
-        arena.servers.primary.signal(signal.SIGCONT)
+    arena.servers.primary.thaw()

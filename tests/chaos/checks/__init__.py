@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Violation:
     """What broke which promise."""
 
-    promise: int
+    promise: str
     what: str
 
     def __str__(self) -> str:
-        return f"promise {self.promise}: {self.what}"
+        return f"{self.promise}: {self.what}"

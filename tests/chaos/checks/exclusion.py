@@ -1,10 +1,10 @@
-"""Promise 1: no two holders act under conflicting grants of one key at once, by the witness.
+"""Exclusion: no two holders act under conflicting grants of one key at once, by the witness.
 
 An act is at work from its receipt for as long as it takes. One that was received after its holder
 had stopped believing in itself was held up on its way (its sender was frozen between the last check
 and the call): it is late. The witness's gate keeps late calls in the order of tokens; they excuse
 an overlap with a newer token and nothing else. Whoever checked past `trusted_until` is not excused
-at all (promise 3).
+at all (that is fencing).
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ def check(acts: Iterable[Act]) -> Iterator[Violation]:
     at_work: dict[str, list[Act]] = {}
     for act in acts:
         if act["checked"] > act["trusted_until"]:
-            yield Violation(3, f"{_told(act)} began past trusted_until")
+            yield Violation("fencing", f"{_told(act)} began past trusted_until")
         if not act["done"]:
             if not late(act):
-                yield Violation(1, f"{_told(act)} was refused: a newer token had acted")
+                yield Violation("exclusion", f"{_told(act)} was refused: a newer token had acted")
             continue
         rivals = [each for each in at_work.get(act["key"], []) if each["until"] > act["at"]]
         for rival in rivals:
             if _conflict(rival, act) and not _excused(rival, act):
-                yield Violation(1, f"{_told(rival)} and {_told(act)} were at work at once")
+                yield Violation(
+                    "exclusion", f"{_told(rival)} and {_told(act)} were at work at once"
+                )
         at_work[act["key"]] = [*rivals, act]
 
 

@@ -1,4 +1,4 @@
-"""Loosely: in a stretch without a fault nobody waits beyond a bound (fairness of the queue)."""
+"""Fairness, loosely: in a stretch without a fault nobody waits beyond a bound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check(
     """Yield waits that outlasted the bound while nothing was wrong."""
     for op in _undisturbed(timeline, operations):
         if op.ret - op.call > bound_s:
-            yield Violation(8, f"a waiter of {op.process} waited {op.ret - op.call:.1f} s")
+            yield Violation("fairness", f"a waiter of {op.process} waited {op.ret - op.call:.1f} s")
 
 
 def _undisturbed(timeline: Timeline, operations: Sequence[Operation]) -> Iterator[Operation]:

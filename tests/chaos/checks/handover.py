@@ -1,4 +1,4 @@
-"""Promises 8 and 10: how soon what somebody led is led elsewhere, and what a newcomer moves."""
+"""Takeover and fair share: how soon what was led is led elsewhere, what a newcomer moves."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check(timeline: Timeline, found: list[Handover], *, slack_s: float) -> Itera
         bound_s = GRACEFUL_S if each.kind == "stop" else timeline.ttl_s + TAKEOVER_S
         if each.counts and each.took_s > bound_s + slack_s:
             yield Violation(
-                8, f"{each.name} was led elsewhere {each.took_s:.3f} s after {each.kind}"
+                "takeover", f"{each.name} was led elsewhere {each.took_s:.3f} s after {each.kind}"
             )
 
 
@@ -88,7 +88,9 @@ def check_newcomers(timeline: Timeline) -> Iterator[Violation]:
                 moved = before and before[-1]["process"] != record["process"]
                 left = before and before[-1]["process"] == newcomer
                 if inside and moved and not left and record["process"] != newcomer:
-                    yield Violation(10, f"{name} moved to {record['process']}, not to {newcomer}")
+                    yield Violation(
+                        "fair share", f"{name} moved to {record['process']}, not to {newcomer}"
+                    )
 
 
 def shares(timeline: Timeline) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Promise 7: when everything was released, nothing is left that belongs to nobody."""
+"""Nothing left: when everything was released, nothing is left that belongs to nobody."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ def check(when: str, left: Mapping[str, Sequence[Any]]) -> Iterator[Violation]:
     for kind, found in left.items():
         if found:
             shown = ", ".join(str(each) for each in found[:3])
-            yield Violation(7, f"{when}, {len(found)} {kind} are left: {shown}")
+            yield Violation("nothing left", f"{when}, {len(found)} {kind} are left: {shown}")

@@ -1,4 +1,4 @@
-"""Promise 9: after a restart or a failover, work goes on once the database accepts writes."""
+"""Resumption: after a restart or a failover, work goes on once the database accepts writes."""
 
 from __future__ import annotations
 
@@ -47,4 +47,6 @@ def check(found: Sequence[Resumption], *, bound_s: float) -> Iterator[Violation]
     """Yield outages after which nobody worked within the bound."""
     for each in found:
         if each.first_s > bound_s:
-            yield Violation(9, f"nobody worked for {each.first_s:.3f} s after a {each.kind}")
+            yield Violation(
+                "resumption", f"nobody worked for {each.first_s:.3f} s after a {each.kind}"
+            )

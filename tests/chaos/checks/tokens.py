@@ -1,4 +1,4 @@
-"""Promise 2: the tokens of a key and the terms of a name rise strictly, by real time."""
+"""Rising tokens: the tokens of a key and the terms of a name rise strictly, by real time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_tokens(operations: Iterable[Operation]) -> Iterator[Violation]:
     for key, found in grants.items():
         tokens = [token for _, _, token in found]
         if len(set(tokens)) < len(tokens):
-            yield Violation(2, f"a token of {key} was granted twice")
+            yield Violation("rising tokens", f"a token of {key} was granted twice")
         yield from _falling(key, sorted(found))
 
 
@@ -32,7 +32,9 @@ def _falling(key: str, grants: list[tuple[float, float, int]]) -> Iterator[Viola
         while returned and returned[0][0] < call:
             highest = max(highest, heapq.heappop(returned)[1])
         if token <= highest:
-            yield Violation(2, f"{key} was granted under {token} after {highest} had been granted")
+            yield Violation(
+                "rising tokens", f"{key} was granted under {token} after {highest} had been granted"
+            )
         heapq.heappush(returned, (ret, token))
 
 
@@ -45,7 +47,7 @@ def check_terms(records: Iterable[Mapping[str, Any]]) -> Iterator[Violation]:
             continue
         name, term, member = record["name"], record["term"], record["member"]
         if leaders.setdefault((name, term), member) != member:
-            yield Violation(2, f"{name}, term {term} was led by two members")
+            yield Violation("rising tokens", f"{name}, term {term} was led by two members")
         if term < newest.get(name, 0):
-            yield Violation(2, f"{name}, term {term} began after term {newest[name]}")
+            yield Violation("rising tokens", f"{name}, term {term} began after term {newest[name]}")
         newest[name] = max(term, newest.get(name, 0))

@@ -1,4 +1,4 @@
-"""Promises 3 and 4: no stale holder's fenced write is committed, no acknowledged one is lost."""
+"""Fencing, and nothing lost: no stale write is committed, no acknowledged one is missing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ def check(
         chains[row["key"]].append(row)
         if row["previous"] is not None and row["token"] < row["previous"]:
             yield Violation(
-                3, f"a write on {row['key']} under {row['token']} came after {row['previous']}"
+                "fencing",
+                f"a write on {row['key']} under {row['token']} came after {row['previous']}",
             )
     for key, chain in chains.items():
         if sorted(row["count"] for row in chain) != list(range(1, len(chain) + 1)):
-            yield Violation(4, f"the writes on {key} are not counted without a gap")
+            yield Violation("nothing lost", f"the writes on {key} are not counted without a gap")
     found = {str(row["write_id"]) for row in rows}
     yield from _acknowledged([each for each in operations if each.op == "write"], found)
 
@@ -32,6 +33,6 @@ def _acknowledged(operations: Iterable[Operation], found: set[str]) -> Iterator[
     for operation in operations:
         there = operation.args["id"] in found
         if operation.outcome == "ok" and not there:
-            yield Violation(4, f"acknowledged write {operation.args['id']} is lost")
+            yield Violation("nothing lost", f"acknowledged write {operation.args['id']} is lost")
         if operation.outcome == "refused" and there:
-            yield Violation(3, f"refused write {operation.args['id']} was committed")
+            yield Violation("fencing", f"refused write {operation.args['id']} was committed")
