@@ -31,8 +31,8 @@ WORKERS_DATABASE = "workers"
 TABLES = """
 create table chaos_register (key text primary key, token bigint not null, count bigint not null);
 create table chaos_write (
-  write_id uuid primary key, key text not null, token bigint not null, previous bigint,
-  count bigint not null, unique (key, count)
+  write_id uuid primary key, key text not null, token bigint not null, member_id uuid not null,
+  previous bigint, count bigint not null, unique (key, count)
 );
 """
 CONDUCTOR = "conductor"
@@ -109,7 +109,8 @@ class Arena:
     def launch(self, name: str, module: str, *words: str) -> Process:
         """Start a process of ours, to be kept running."""
         assert self.background is not None
-        environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
         command = [sys.executable, "-m", module, *words]
         log = self.folder / "logs" / f"{name}.log"
         process = Process(name, command, self.tell, lambda: None, env=environment, log=log)

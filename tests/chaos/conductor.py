@@ -42,7 +42,11 @@ select l.classid, l.objid, l.mode, a.application_name from pg_locks l left join 
 }
 MEMBERS = {"live members": "select member_id, node from member where state = 'live'"}
 VERSION = "show server_version"
-WRITES = "select write_id, key, token, previous, count from chaos_write order by key, count"
+WRITES = """
+select w.write_id, w.key, w.token, w.previous, w.count,
+       coalesce(pg_xact_commit_timestamp(w.xmin) > m.ended_at, false) as after_end
+  from chaos_write w left join member m using (member_id) order by w.key, w.count
+"""
 QUIET_S = 20.0
 WARM_UP_S = 3.0
 SLACK_S = 0.1  # from a win's commit to the note of it, on a busy machine

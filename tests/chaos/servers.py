@@ -13,6 +13,7 @@ from engine_pg.errors import Unavailable
 
 SETTINGS = {
     "fsync": "on",
+    "track_commit_timestamp": "on",  # tells what was committed after its member's end
     "max_connections": "150",
     "max_locks_per_transaction": "64",  # the default: exhaustion is to be reached
     "shared_buffers": "64MB",

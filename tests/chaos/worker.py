@@ -34,6 +34,8 @@ from engine_pg.supervisor import Background
 KEYS = [LockKey("chaos", f"{number}") for number in range(24)]
 ACTS = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 30)  # the last one lasts for seconds
 WAITS_S = (0.0, 0.0, 0.2, 1.0, 3.0, None)
+LINGERING = 0.25  # of the fenced writes, so that faults find some half done
+IDLE_S = 8.0  # longer than a lease: the fence is what is tested, not the server's patience
 PULSE_S = 0.05
 UNWELL_S = 0.2
 LAST = "select token, count from chaos_register where key = %(key)s for update"
@@ -42,8 +44,8 @@ insert into chaos_register (key, token, count) values (%(key)s, %(token)s, 1)
     on conflict (key) do update set token = excluded.token, count = chaos_register.count + 1
 """
 WRITE = """
-insert into chaos_write (write_id, key, token, previous, count)
-values (%(id)s, %(key)s, %(token)s, %(previous)s, %(count)s)
+insert into chaos_write (write_id, key, token, member_id, previous, count)
+values (%(id)s, %(key)s, %(token)s, %(member)s, %(previous)s, %(count)s)
 """
 
 
@@ -68,7 +70,13 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._history = History(Path(plan.history), plan.label)
-        self._db = Database(plan.url, name=f"chaos {plan.name}", pool_min=1, pool_max=6)
+        self._db = Database(
+            plan.url,
+            name=f"chaos {plan.name}",
+            pool_min=1,
+            pool_max=10,
+            idle_in_transaction_s=IDLE_S,
+        )
         self._bells = Doorbells(plan.url)
         self._quiet = asyncio.Event()
         self._stop = asyncio.Event()
@@ -191,7 +199,8 @@ class Acting:
 
     async def write(self, key: str, token: int, fence: Fence, fencing: Fencing) -> None:
         """Write under a fence; whatever is acknowledged must be found at the end."""
-        params = {"id": new_id(), "key": key, "token": token}
+        member = self._session.identity.member_id
+        params = {"id": new_id(), "key": key, "token": token, "member": member}
         with self._history.operation("write", id=str(params["id"]), key=key, token=token) as op:
             try:
                 async with fencing.tx(fence) as tx:
@@ -199,6 +208,8 @@ class Acting:
                     await tx.run(COUNT, params)
                     more = {"previous": last["token"], "count": last["count"] + 1}
                     await tx.run(WRITE, params | more)
+                    if self._dice.random() < LINGERING:
+                        await asyncio.sleep(self._dice.uniform(0.1, 1.0))
             except OutcomeUnknown as error:
                 op.end("unknown", error=str(error))
                 raise

@@ -43,8 +43,9 @@ def written(name, outcome, process="w", ret=1.0):
     return operation
 
 
-def row(name, token, previous, count, key="k/1"):
-    return {"write_id": name, "key": key, "token": token, "previous": previous, "count": count}
+def row(name, token, previous, count, *, key="k/1", after_end=False):
+    record = {"write_id": name, "key": key, "token": token, "previous": previous, "count": count}
+    return record | {"after_end": after_end}
 
 
 def test_two_exclusive_acts_at_once_are_found():
@@ -119,6 +120,7 @@ def test_a_term_led_by_two_and_a_term_that_falls_are_found():
 def test_a_stale_write_is_found():
     rows = [row("1", 5, None, 1), row("2", 4, 5, 2)]
     assert promises(writes.check([], rows)) == ["fencing"]
+    assert promises(writes.check([], [row("1", 5, None, 1, after_end=True)])) == ["fencing"]
 
 
 def test_a_lost_write_a_gap_and_a_refused_one_that_is_there_are_found():

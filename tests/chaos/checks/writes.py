@@ -13,7 +13,7 @@ from chaos.history import Operation
 def check(
     operations: Iterable[Operation], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[Violation]:
-    """Compare what was acknowledged with the rows (write_id, key, token, previous, count)."""
+    """Compare what was acknowledged with the rows that are there, in the order of each key."""
     chains: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         chains[row["key"]].append(row)
@@ -22,6 +22,9 @@ def check(
                 "fencing",
                 f"a write on {row['key']} under {row['token']} came after {row['previous']}",
             )
+        if row["after_end"]:
+            what = f"write {row['write_id']} on {row['key']}"
+            yield Violation("fencing", f"{what} was committed after its member was ended")
     for key, chain in chains.items():
         if sorted(row["count"] for row in chain) != list(range(1, len(chain) + 1)):
             yield Violation("nothing lost", f"the writes on {key} are not counted without a gap")
