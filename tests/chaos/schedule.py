@@ -99,7 +99,7 @@ def _length_s(dice: random.Random, kind: str, longest_s: float) -> float:
         "exhaust": (0.3, 1.5),
         "long writer": (2.0, 5.0),
         "twin": (3.0, 6.0),
-        "join": (4.0, 5.0),
+        "join": (8.0, 10.0),
         "slow": (1.0, 5.0),
         "lossy": (1.0, 5.0),
     }.get(kind, (0.3, 6.0))
