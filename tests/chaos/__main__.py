@@ -106,7 +106,8 @@ def _soak(options: argparse.Namespace) -> int:
         seed += 1
         seconds = min(options.seconds, max(20.0, end - boottime()))
         words = ["--seconds", f"{seconds:g}", "--seed", f"{seed}", "--results", str(results)]
-        more = ["--nodes", f"{options.nodes}", "--workers", f"{options.workers}"]
+        same = ("nodes", "workers", "vms", "ttl", "kinds")
+        more = [f"--{name}={getattr(options, name)}" for name in same]
         run = subprocess.run([sys.executable, "-m", "chaos", *words, *more], check=False)
         broken += run.returncode != 0
     found = [json.loads(line) for line in results.read_text().splitlines()]
