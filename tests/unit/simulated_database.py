@@ -168,6 +168,11 @@ class SimulatedDatabase:
             self.lost_rings = True
             tell(statement, OutcomeUnknown("terminated by the administrator"))
 
+    def may_end(self, member: UUID) -> bool:
+        """Tell whether the member's row can be had: it is a resume's until that commits."""
+        busy = [each.backend for each in self.at("executed") if each.member == member]
+        return busy in ([], [self.current[member]])
+
     def end(self, member: UUID) -> None:
         """End a member, and with it its backend first of all."""
         self.kill(self.current[member])

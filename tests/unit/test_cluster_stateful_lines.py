@@ -89,6 +89,8 @@ class LinesMachine(RuleBasedStateMachine):
 
     @rule(target=waiting, entry=consumes(ahead), ticket=st.integers(1, 50))
     def be_refused_under_a_ticket(self, entry, ticket):
+        if entry not in self.told.ahead:
+            return multiple()
         self.told.ahead.remove(entry)
         return self.stand_under(entry, ticket)
 

@@ -11,10 +11,11 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from unit.simulated_database import SimulatedDatabase, SimulatedSession, clash
+from unit.simulated_database import SimulatedDatabase, SimulatedSession, Statement, clash
 from unit.virtual import VirtualClock, VirtualLoop, machine_settings
 
 from engine_pg.cluster.keys import LockBusy, LockKey, Mode, Wanted
@@ -29,6 +30,7 @@ wishes = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(Mode), min_size=
 )
 places = st.integers(0, 2)
 picks = st.integers(0, 7)
+STAGES = ["sent", "executed", "committed"]
 TTL_S = 2.0
 LEAP_S = 1.0
 
@@ -96,10 +98,11 @@ class LocksMachine(RuleBasedStateMachine):
         self.callers: list[Caller] = []
         self.members = [Member(self) for _ in range(3)]
         self.loop.settle()
+        self.carry()
 
     # What callers do
 
-    @rule(place=places, wanted=wishes, wait_s=st.sampled_from([0.0, 0.3, 5.0, None, None]))
+    @rule(place=places, wanted=wishes, wait_s=st.sampled_from([0.0, 0.3, 5.0, None]))
     def acquire(self, place, wanted, wait_s):
         member = self.members[place]
         asking = self.loop.create_task(member.locks.acquire(*wanted, wait_s=wait_s))
@@ -107,16 +110,15 @@ class LocksMachine(RuleBasedStateMachine):
         self.loop.settle()
 
     @precondition(lambda self: self.asking())
-    @rule(pick=picks, late=st.booleans())
-    def cancel(self, pick, late):
-        caller = self.pick(self.asking(), pick)
-        if late:  # the answer and the cancellation meet: it has come, the caller has not run yet
-            for statement in self.database.at("committed"):
-                self.database.answer(statement)
-            self.loop.call_soon(self.loop.call_soon, caller.asking.cancel)
-        else:
-            caller.asking.cancel()
-        self.loop.settle()
+    @rule(pick=picks, turns=st.integers(0, 3))
+    def cancel(self, pick, turns):
+        """Cancel a caller, that many turns of the loop after all answers came."""
+        cancel = self.pick(self.asking(), pick).asking.cancel
+        for statement in self.database.at("committed") if turns else ():
+            self.database.answer(statement)
+        for _ in range(turns - 1):
+            cancel = partial(self.loop.call_soon, cancel)
+        self.loop.call(cancel)
 
     @precondition(lambda self: self.holding())
     @rule(pick=picks, again=st.booleans())
@@ -126,24 +128,36 @@ class LocksMachine(RuleBasedStateMachine):
             self.callers.remove(caller)
         self.loop.call(caller.member.locks.release, caller.hold)
 
+    @precondition(lambda self: self.holding())
+    @rule(pick=picks, place=places, before=st.integers(0, 3), after=st.integers(0, 3))
+    def ask_for_what_is_just_given_back(self, pick, place, before, after):
+        holder = self.pick(self.holding(), pick)
+        self.acquire(place, list(holder.hold.entry.wanted), None)
+        self.push(self.members[place], before)
+        self.callers.remove(holder)
+        self.loop.call(holder.member.locks.release, holder.hold)
+        self.push(holder.member, after)
+
+    def push(self, member: Member, steps: int) -> None:
+        """Let the statements of one member take some steps."""
+        for _ in range(steps):
+            mine = [s for stage in STAGES for s in self.database.at(stage)]
+            for statement in [s for s in mine if s.member == member.member_id][:1]:
+                self.take(statement)
+
+    def take(self, statement: Statement) -> None:
+        steps = (self.database.execute, self.database.commit, self.database.answer)
+        steps[STAGES.index(statement.stage)](statement)
+        self.loop.settle()
+
     # What the server and the network do
 
-    @precondition(lambda self: self.database.at("sent"))
-    @rule(pick=picks)
-    def execute(self, pick):
-        self.database.execute(self.pick(self.database.at("sent"), pick))
-        self.loop.settle()
-
-    @precondition(lambda self: self.database.at("executed"))
-    @rule(pick=picks)
-    def commit(self, pick):
-        self.database.commit(self.pick(self.database.at("executed"), pick))
-
-    @precondition(lambda self: self.database.at("committed"))
-    @rule(pick=picks)
-    def answer(self, pick):
-        self.database.answer(self.pick(self.database.at("committed"), pick))
-        self.loop.settle()
+    @rule(steps=st.lists(st.tuples(st.sampled_from(STAGES), picks), min_size=1, max_size=8))
+    def step(self, steps):
+        """Let single statements take single steps, in any order."""
+        for stage, pick in steps:
+            if found := self.database.at(stage):
+                self.take(self.pick(found, pick))
 
     @rule()
     def carry(self):
@@ -168,7 +182,6 @@ class LocksMachine(RuleBasedStateMachine):
             if str(member.member_id) == rung:
                 self.loop.call(member.locks.serve)
 
-    @rule(place=places)
     def poll(self, place):
         self.loop.call(self.members[place].locks.serve)
 
@@ -176,34 +189,31 @@ class LocksMachine(RuleBasedStateMachine):
     def sleep(self, seconds):
         self.loop.sleep(seconds)
 
-    @rule(place=places)
-    def cut_the_connection(self, place):
-        self.database.cut(self.database.current[self.members[place].member_id])
-        self.loop.settle()
-
-    @rule(place=places)
-    def kill_the_backend(self, place):
-        self.database.kill(self.database.current[self.members[place].member_id])
-        self.loop.settle()
-
-    @rule(pick=picks)
-    def lose_any_connection(self, pick):
-        alive = [backend for backend in self.database.backends if backend.alive]
-        if alive:
-            self.database.cut(self.pick(alive, pick))
-            self.loop.settle()
-
-    @rule()
-    def restart_the_server(self):
-        self.database.restart()
+    @rule(place=places, pick=picks, kind=st.sampled_from(["cut", "cut any", "kill", "restart"]))
+    def lose_sessions(self, place, pick, kind):
+        """Cut connections, of whose end the server learns later, or end backends."""
+        current = self.database.current[self.members[place].member_id]
+        match kind:
+            case "cut":
+                self.database.cut(current)
+            case "cut any":
+                alive = [backend for backend in self.database.backends if backend.alive]
+                self.database.cut(self.pick(alive or [current], pick))
+            case "kill":
+                self.database.kill(current)
+            case "restart":
+                self.database.restart()
         self.loop.settle()
 
     @rule(place=places)
     def end_and_replace(self, place):
+        """Take a member for dead; a new one joins in its place."""
         member = self.members[place]
-        if member.live:
+        if member.live and self.database.may_end(member.member_id):
             self.database.end(member.member_id)
             self.database.lost_rings = True  # whoever ends a member rings all who wait
+        if member.live:
+            return
         self.settled(lambda: member.session.ended is not None)
         assert all(hold.lost for hold in member.locks._holds.values())
         gone = [caller for caller in self.callers if caller.member is member]
@@ -230,6 +240,13 @@ class LocksMachine(RuleBasedStateMachine):
             assert way, f"ticket {ticket} waits for nobody"
         known = {(g.key, g.token) for each in self.members for g in each.locks.held}
         assert known == {place for place, row in rows.grants.items() if row.member in members}
+
+    @rule()
+    def waits_with_a_bound_end(self):
+        for _ in range(24):
+            self.sleep(0.5)
+            self.carry()
+        assert not [each for each in self.asking() if each.wait_s is not None]
 
     @invariant()
     def no_two_holds_exclude_each_other(self):
@@ -304,7 +321,7 @@ class LocksMachine(RuleBasedStateMachine):
         for _ in range(200):
             if quiet >= 30 or (enough is not None and enough()):
                 return
-            if any(map(self.database.at, ("sent", "executed", "committed"))) or self.rings:
+            if any(map(self.database.at, STAGES)) or self.rings:
                 self.carry()
                 while self.rings:
                     self.ring(0)
