@@ -127,6 +127,23 @@ class ProcessesMachine(RuleBasedStateMachine):
                 self.troubled = True
                 process.thaw()
 
+    @rule(pick=picks, place=places, wait_s=st.sampled_from([0.0, None]))
+    def ask_for_what_one_holds_whose_session_was_cut_in_its_sleep(self, pick, place, wait_s):
+        """Nobody has the advisory lock then: only the grant, or a ticket before, is in the way."""
+        self.thaw()
+        self.sync()
+        for asked in self.one_of(self.held(), pick):
+            if asked.process is self.laboratory.processes[place]:
+                return
+            self.troubled = True
+            asked.process.freeze()
+            self.laboratory.rows(CUT, asked.process.member_id)
+            asks = self.laboratory.ask(place, asked.keys, wait_s)
+            self.asked.append(asks)
+            if wait_s == 0.0:
+                asks.process.until_told(lambda asks=asks: not asks.open)
+            asked.process.thaw()
+
     @rule(place=places)
     def kill_a_process(self, place):
         self.troubled = True
