@@ -386,3 +386,18 @@ class LocksMachine(RuleBasedStateMachine):
 
 LocksMachine.TestCase.settings = machine_settings(100, 25)
 TestLocks = LocksMachine.TestCase
+
+
+def test_a_ring_that_comes_before_the_answer_of_a_try_under_way_is_not_lost():
+    machine = LocksMachine()
+    machine.begin(False)
+    machine.acquire(0, [Wanted(KEYS[0])], 0.0)
+    machine.carry()
+    machine.acquire(1, [Wanted(KEYS[0])], None)
+    machine.push(machine.members[1], 4)  # a ticket, and the second try is refused; nobody knows yet
+    machine.release(0, again=False)
+    machine.push(machine.members[0], 3)
+    machine.ring(0)
+    machine.who_waits_is_in_somebodys_way_once_all_is_quiet()
+    assert machine.asking() == []
+    machine.teardown()
