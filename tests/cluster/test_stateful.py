@@ -9,6 +9,7 @@ ENGINE_TEST_STATEFUL_SECONDS=600 goes on for that long, with new dice.
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 
 import pytest
@@ -101,6 +102,21 @@ class ProcessesMachine(RuleBasedStateMachine):
         given = [each for each in self.asked if each.given_back and not each.process.gone]
         for asked in self.one_of(given, pick):
             assert self.wrote(asked) in AWAY | {"StaleToken"}
+
+    @rule(seed=st.integers(0, 1 << 16), length=st.integers(5, 30))
+    def much_at_once(self, seed, length):
+        """Ask, release and cancel in an order of the dice, waiting for nothing."""
+        dice = random.Random(seed)
+        for _ in range(length):
+            match dice.choice(("ask", "ask", "release", "cancel")):
+                case "ask":
+                    keys = sorted(dice.sample(NAMES, dice.choice((1, 1, 2))))
+                    wanted = [(key, dice.choice(MODES)) for key in keys]
+                    self.acquire(dice.randrange(3), wanted, dice.choice((0.0, 0.3, None)))
+                case "release":
+                    self.release(dice.randrange(8))
+                case "cancel":
+                    self.cancel(dice.randrange(8), at_once=dice.random() < 0.5)
 
     def wrote(self, asked: Asked) -> str:
         before = len(asked.writes)
