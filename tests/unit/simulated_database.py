@@ -68,6 +68,7 @@ class Backend:
     """One connection; its client may be gone (`client`) before the server knows (`alive`)."""
 
     number: int
+    database: SimulatedDatabase
     alive: bool = True
     client: bool = True
     statement: Statement | None = None
@@ -75,6 +76,12 @@ class Backend:
 
     async def close(self) -> None:
         self.client = False
+
+    async def ask(self, query: Any, params: Any) -> Any:
+        assert query is RESUME
+        listed = {"held": params["held"].obj, "tickets": params["tickets"]}
+        member, number = params["member"], params["session"]
+        return {"reply": await self.database.ask(self, member, number, None, listed)}
 
 
 @dataclass(eq=False)
@@ -191,7 +198,7 @@ class SimulatedDatabase:
 
     def connect(self) -> Backend:
         self.backends = [b for b in self.backends if b.alive]
-        self.backends.append(Backend(next(self._numbers)))
+        self.backends.append(Backend(next(self._numbers), self))
         return self.backends[-1]
 
     def join(self, member: UUID, backend: Backend) -> None:
@@ -241,10 +248,13 @@ class SimulatedDatabase:
         ring |= heads
         results = []
         for op in (part for part in batch.parts if isinstance(part, Op)):
-            assert op.body["op"] == "withdraw"
-            result, heads = self._withdraw(statement, op.body["ticket"])
-            results.append(result)
-            ring |= heads
+            if op.body["op"] == "heads":
+                keys = [LockKey(each["kind"], each["id"]) for each in op.body["keys"]]
+                ring |= self._seen(statement).heads(keys)
+            else:
+                assert op.body["op"] == "withdraw"
+                self._drop_ticket(statement, op.body["ticket"])
+            results.append({"ok": True, "holders": None})
         statement.reply = {
             "results": results,
             "acquired": {"tokens": tokens, "refused": refused},
@@ -334,7 +344,7 @@ class SimulatedDatabase:
         }
         return answers, heads
 
-    def _drop_ticket(self, statement: Statement, ticket: int) -> list[LockKey]:
+    def _drop_ticket(self, statement: Statement, ticket: int) -> None:
         mine = [
             place
             for place, row in self._seen(statement).tickets.items()
@@ -343,11 +353,6 @@ class SimulatedDatabase:
         for place in mine:
             statement.added.tickets.pop(place, None)
             statement.removed.tickets[place] = Row(Mode.SHARED, statement.member)
-        return [place[0] for place in mine]
-
-    def _withdraw(self, statement: Statement, ticket: int) -> tuple[dict[str, Any], set[UUID]]:
-        keys = self._drop_ticket(statement, ticket)
-        return {"ok": True, "holders": None}, self._seen(statement).heads(keys)
 
     def _resume(self, statement: Statement) -> None:
         member = statement.member
@@ -368,9 +373,6 @@ class SimulatedDatabase:
         for place, row in mine(self.rows.tickets, member):
             if place[1] not in tickets:
                 statement.removed.tickets[place] = row
-        gone = [p[0] for p in (*statement.removed.grants, *statement.removed.tickets)]
-        heads = self._seen(statement).heads(gone)
-        statement.reply = {"ring": sorted(str(each) for each in heads)}
 
 
 def mine(rows: dict[Place, Row], member: UUID) -> Iterator[tuple[Place, Row]]:
@@ -404,14 +406,7 @@ class SimulatedSession(LockSession):
     async def _open(self) -> Any:
         return self.database.connect()
 
-    async def _ask(self, connection: Any, query: Any, params: Any) -> Any:
-        assert query is RESUME
-        listed = {"held": params["held"].obj, "tickets": params["tickets"]}
-        member, number = params["member"], params["session"]
-        return {"reply": await self.database.ask(connection, member, number, None, listed)}
-
-    async def _send(self, batch: Batch, *, sync: bool, observe: bool) -> Any:
-        del sync, observe
+    async def _send(self, batch: Batch, **_how: bool) -> Any:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         batch.params()  # what cannot be written fails here

@@ -152,7 +152,7 @@ class LinesMachine(RuleBasedStateMachine):
         if hasattr(self, "told"):
             everybody = [*self.told.ahead, *self.told.waiting]
             for entry in everybody:
-                found = {other.number for other, _ in self.lines.in_the_way(entry)}
+                found = {other.number for _, other, _ in self.lines.in_the_way(entry)}
                 assert found == {
                     each.number for each in everybody if each is not entry and conflict(entry, each)
                 }

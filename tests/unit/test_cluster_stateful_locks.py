@@ -44,7 +44,7 @@ class Member:
         self.machine = machine
         owners = Owners(
             holdings=lambda: Holdings([g.record for g in self.locks.held], self.locks.tickets),
-            resumed=lambda records: self.locks.reconcile(records),
+            resumed=self.resumed,
             ring=self.ring,
             ended=lambda error: self.locks.end(error),
         )
@@ -64,6 +64,10 @@ class Member:
     async def run(self) -> None:
         with suppress(MemberEnded):
             await self.session.run()
+
+    def resumed(self, records) -> None:
+        self.locks.reconcile(records)
+        self.machine.rings += [str(each.member_id) for each in self.machine.members]
 
     def ring(self, members) -> None:
         self.machine.rings += [each for each in members if each != str(self.member_id)]
