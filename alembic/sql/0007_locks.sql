@@ -211,8 +211,12 @@ begin
         from unnest(p_requests, p_kinds, p_ids, p_modes) as k(request, kind, id, mode),
              jsonb_array_elements(lock_in_the_way(k.kind, k.id, k.mode, null)) as h(holder)
        where k.request = v_request;
-    elsif v_ticket is null then
-      v_ticket := nextval('lock_ticket_seq');
+    elsif v_ticket is null or not exists (
+        select from lock_ticket where member_id = p_member and ticket = v_ticket) then
+      -- Or it went with a grant whose answer was lost, and the resume took that grant back: the
+      -- place is the old one, and who released meanwhile did not see it.
+      v_again := v_ticket is not null;
+      v_ticket := coalesce(v_ticket, nextval('lock_ticket_seq'));
       insert into lock_ticket (ticket, kind, id, mode, member_id, command_id, user_name, reason)
       select v_ticket, k.kind, k.id, k.mode, p_member, p_commands[v_request],
              p_users[v_request], p_reasons[v_request]

@@ -165,7 +165,8 @@ create function lock_break(
   p_kind text, p_id text, p_token bigint, p_gate integer, p_by text, p_reason text
 ) returns boolean language plpgsql as $$
 -- Take the rights away that rest on a grant, behind its holder's gate, and end its command. The
--- grant itself stands until its holder, who resumes and so learns of it, has stopped and released.
+-- grant itself stands until its holder, whose lock session is cut when this is committed, has
+-- resumed, learnt of it, stopped and released. False: it was broken before, or is no more.
 declare
   v_grant lock_grant;
 begin
@@ -184,23 +185,30 @@ begin
   perform cluster_lock_broken(v_grant, p_by, p_reason);
   if v_grant.member_id is null then
     delete from lock_grant where command_id = v_grant.command_id and member_id is null;
-  else
-    perform pg_terminate_backend(a.pid) from pg_stat_activity a join member m
-      on a.pid = m.backend_pid and a.backend_start = m.backend_started_at
-     where m.member_id = v_grant.member_id;
   end if;
   return true;
 end $$;
 
-create function lock_break_finish(p_kind text, p_id text, p_token bigint, p_gate integer)
-returns boolean language plpgsql as $$
--- Delete a broken grant that its holder does not release; false: it is gone already.
+create function member_cut(p_member uuid) returns void language plpgsql as $$
+-- End a member's lock session; it resumes under the next number.
 begin
-  perform gate_shut(p_gate);
+  perform pg_stat_clear_snapshot();  -- or a second look in a transaction sees the first one's sessions
   perform pg_terminate_backend(a.pid) from pg_stat_activity a join member m
     on a.pid = m.backend_pid and a.backend_start = m.backend_started_at
-    join lock_grant g on g.member_id = m.member_id
-   where g.kind = p_kind and g.id = p_id and g.token = p_token and g.broken_at is not null;
+   where m.member_id = p_member;
+end $$;
+
+create function lock_break_finish(
+  p_kind text, p_id text, p_token bigint, p_member uuid, p_gate integer
+) returns boolean language plpgsql as $$
+-- Delete a broken grant that its holder does not release; false: it is gone already.
+begin
+  perform member_cut(p_member);  -- first: frozen in a batch, it would keep the row for ever
+  perform gate_shut(p_gate);
+  -- While we have the row nobody resumes: a session that took the grant over before we delete it
+  -- would keep an advisory lock that no grant tells of. One that has resumed meanwhile is cut again.
+  perform 1 from member where member_id = p_member for no key update;
+  perform member_cut(p_member);
   delete from lock_grant
    where kind = p_kind and id = p_id and token = p_token and broken_at is not null;
   return found;

@@ -37,8 +37,9 @@ select g.token, g.mode, g.member_id, g.command_id, m.node,
 BREAK: Final[LiteralString] = """
 select lock_break(%(kind)s, %(id)s, %(token)s, %(gate)s::integer, %(by)s, %(reason)s) as broken
 """
+CUT: Final[LiteralString] = "select member_cut(%(member)s)"
 FINISH: Final[LiteralString] = """
-select lock_break_finish(%(kind)s, %(id)s, %(token)s, %(gate)s::integer) as forced
+select lock_break_finish(%(kind)s, %(id)s, %(token)s, %(member)s, %(gate)s::integer) as forced
 """
 _POLL_S: Final = 0.05
 _LONGEST_S: Final = 30.0
@@ -70,24 +71,30 @@ async def break_lock(
         grants = await tx.all(GRANTS, params)
     if not grants:
         raise NotFound(f"{key} is not held" + (f" under token {token}" if token else ""))
-    broken = [
-        await _break_one(db, key, grant, {"by": by.strip(), "reason": reason.strip()})
-        for grant in grants
-    ]
+    why = {"by": by.strip(), "reason": reason.strip()}
+    broken = [each for grant in grants if (each := await _break_one(db, key, grant, why))]
     await db.statement(RING, {"topics": [LOCKS, QUEUE]})
+    if not broken:
+        raise NotFound(f"{key} was given back or taken over at this instant: look again")
     return broken
 
 
-async def _break_one(db: Database, key: LockKey, grant: Record, why: Record) -> Broken:
+async def _break_one(db: Database, key: LockKey, grant: Record, why: Record) -> Broken | None:
+    """Break a grant, or wait for what somebody else broke; None: it is no more."""
     member: UUID | None = grant["member_id"]
     params = {
         "kind": key.kind,
         "id": key.id,
         "token": grant["token"],
+        "member": member,
         "gate": None if member is None else gate_of(member),
     }
     async with db.write() as tx:
-        await tx.run(BREAK, params | why)
+        row = await tx.first(BREAK, params | why)
+    if not (row and row["broken"]) and not await _stands(db, params):
+        return None
+    if member is not None:  # only now: who resumes before the commit does not hear of it
+        await db.statement(CUT, params)
     log.warning("%s, token %d, was broken by %s: %s", key, grant["token"], why["by"], why["reason"])
     forced = False
     if member is not None and not await _released(db, params, float(grant["ttl_s"])):
@@ -100,9 +107,13 @@ async def _break_one(db: Database, key: LockKey, grant: Record, why: Record) -> 
 async def _released(db: Database, params: Record, ttl_s: float) -> bool:
     deadline = boottime() + min(1.5 * ttl_s, _LONGEST_S)
     while True:
-        async with db.read() as tx:
-            if not await tx.all(GRANTS, params):
-                return True
+        if not await _stands(db, params):
+            return True
         if boottime() > deadline:
             return False
         await asyncio.sleep(_POLL_S)
+
+
+async def _stands(db: Database, params: Record) -> bool:
+    async with db.read() as tx:
+        return bool(await tx.all(GRANTS, params))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from engine_pg.cluster.keys import Grant, LockKey
 from engine_pg.cluster.lines import Entry
 from engine_pg.errors import NotHeld
+
+log = logging.getLogger(__name__)
 
 
 class Hold:
@@ -36,4 +39,7 @@ class Hold:
         if self.lost is None:
             self.lost = error
             if self._told is not None:
-                self._told()
+                try:
+                    self._told()
+                except Exception:  # its defect must not end everybody's member
+                    log.exception("who holds %s can't be told that it is lost", self.grants)

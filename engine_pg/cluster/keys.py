@@ -56,6 +56,10 @@ class Wanted:
     key: LockKey
     mode: Mode = Mode.EXCLUSIVE
 
+    def __post_init__(self) -> None:
+        _check_type("what is wanted", self.key, LockKey)
+        _check_type("how it is wanted", self.mode, Mode)
+
     def conflicts(self, other: Wanted) -> bool:
         """Tell whether two wishes for one key exclude each other."""
         return self.mode is Mode.EXCLUSIVE or other.mode is Mode.EXCLUSIVE
@@ -72,6 +76,8 @@ class Reason:
     def __post_init__(self) -> None:
         _check("a lock's reason", self.text, REASON_LIMIT)
         _check("a lock's user", self.user_name, ID_LIMIT)
+        if self.command_id is not None:
+            _check_type("a command's id", self.command_id, UUID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,12 @@ def _check(what: str, text: str, limit: int) -> None:
         raise Invalid(f"{what} has at most {limit} characters")
     if "\0" in text or not (text.isascii() or text.encode(errors="ignore").decode() == text):
         raise Invalid(f"{what} has a character that no text of PostgreSQL can have")
+
+
+def _check_type(what: str, value: object, kind: type) -> None:
+    """Refuse what no type checker saw: found in the batch, it would end everybody's member."""
+    if not isinstance(value, kind):
+        raise Invalid(f"{what} is a {kind.__name__}, not {value!r}")
 
 
 def canonical(wanted: Sequence[Wanted]) -> tuple[Wanted, ...]:

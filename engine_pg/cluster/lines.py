@@ -14,7 +14,7 @@ from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine_pg.cluster.keys import LockKey, Reason, Wanted
+from engine_pg.cluster.keys import LockKey, Mode, Reason, Wanted
 
 _LAST = 1 << 62
 
@@ -39,6 +39,22 @@ class Entry:
 class _Line:
     ahead: list[tuple[Entry, Wanted]] = field(default_factory=list[tuple[Entry, Wanted]])
     waiting: list[tuple[Entry, Wanted]] = field(default_factory=list[tuple[Entry, Wanted]])
+    alone: int = 0  # of those ahead, how many are exclusive: crowds of shared ones are not asked
+
+    def put(self, entry: Entry, wanted: Wanted) -> None:
+        """Put an entry ahead."""
+        self.ahead.append((entry, wanted))
+        self.alone += wanted.mode is Mode.EXCLUSIVE
+
+    def drop(self, entry: Entry) -> None:
+        """Take an entry out, wherever it stands."""
+        was = _take(self.ahead, entry)
+        self.alone -= was is not None and was.mode is Mode.EXCLUSIVE
+        _take(self.waiting, entry)
+
+    def is_free_for(self, wanted: Wanted) -> bool:
+        """Tell whether nobody ahead is in the way."""
+        return not (self.ahead if wanted.mode is Mode.EXCLUSIVE else self.alone)
 
 
 class Lines:
@@ -49,27 +65,26 @@ class Lines:
 
     def enter(self, entry: Entry) -> bool:
         """Go ahead on all keys, unless somebody here is in the way on one."""
-        if any(
-            wanted.conflicts(other)
-            for wanted in entry.wanted
-            if (line := self._lines.get(wanted.key)) is not None
-            for _, other in (*line.ahead, *line.waiting)
-        ):
-            return False
+        for wanted in entry.wanted:
+            line = self._lines.get(wanted.key)
+            if line is not None and not (
+                line.is_free_for(wanted)
+                and not any(wanted.conflicts(other) for _, other in line.waiting)
+            ):
+                return False
         self.put_ahead(entry)
         return True
 
     def put_ahead(self, entry: Entry) -> None:
         """Put an entry ahead without a question: it is granted already."""
         for wanted in entry.wanted:
-            self._line(wanted.key).ahead.append((entry, wanted))
+            self._line(wanted.key).put(entry, wanted)
 
     def stand(self, entry: Entry) -> None:
         """Take the place in line that the ticket gives, on all keys."""
         for wanted in entry.wanted:
             line = self._line(wanted.key)
-            line.ahead = [each for each in line.ahead if each[0] is not entry]
-            line.waiting = [each for each in line.waiting if each[0] is not entry]
+            line.drop(entry)
             insort(line.waiting, (entry, wanted), key=lambda each: each[0].place)
 
     def advance(self, entry: Entry) -> bool:
@@ -78,8 +93,8 @@ class Lines:
             return False
         for wanted in entry.wanted:
             line = self._lines[wanted.key]
-            line.waiting = [each for each in line.waiting if each[0] is not entry]
-            line.ahead.append((entry, wanted))
+            _take(line.waiting, entry)
+            line.put(entry, wanted)
         return True
 
     def leave(self, entry: Entry) -> list[Entry]:
@@ -92,8 +107,7 @@ class Lines:
             if len(line.ahead) == 1 and not line.waiting and line.ahead[0][0] is entry:
                 del self._lines[wanted.key]
                 continue
-            line.ahead = [each for each in line.ahead if each[0] is not entry]
-            line.waiting = [each for each in line.waiting if each[0] is not entry]
+            line.drop(entry)
             if not (line.ahead or line.waiting):
                 del self._lines[wanted.key]
             for other in _run(line.waiting):
@@ -125,7 +139,7 @@ class Lines:
     def _is_clear(self, entry: Entry) -> bool:
         for wanted in entry.wanted:
             line = self._lines[wanted.key]
-            if any(wanted.conflicts(theirs) for _, theirs in line.ahead):
+            if not line.is_free_for(wanted):
                 return False
             for other, theirs in line.waiting:
                 if other is entry:
@@ -135,11 +149,19 @@ class Lines:
         return True
 
 
+def _take(line: list[tuple[Entry, Wanted]], entry: Entry) -> Wanted | None:
+    for place, (other, wanted) in enumerate(line):
+        if other is entry:
+            del line[place]
+            return wanted
+    return None
+
+
 def _run(waiting: Sequence[tuple[Entry, Wanted]]) -> Iterable[Entry]:
     """Yield whom nobody in the line precedes: an exclusive one, or the shared before one."""
-    seen: list[Wanted] = []
-    for entry, wanted in waiting:
-        if any(wanted.conflicts(other) for other in seen):
+    for place, (entry, wanted) in enumerate(waiting):
+        if place and wanted.mode is Mode.EXCLUSIVE:
             return
-        seen.append(wanted)
         yield entry
+        if wanted.mode is Mode.EXCLUSIVE:
+            return

@@ -55,7 +55,7 @@ class Locks:
         self._numbers = itertools.count()
         self._holds: dict[Entry, Hold] = {}
         self._requests: set[Request] = set()
-        self._count = 0
+        self._count = 0  # of keys, held or asked for
 
     @property
     def held(self) -> list[Grant]:
@@ -93,19 +93,24 @@ class Locks:
         """Acquire all keys or none, in the order of arrival; `wait_s` None waits for ever.
 
         Raises `LockBusy`, which names those in the way when the time was up, `Locked` at the
-        member's limit, `LeaseLost` or `DatabaseAway` when the database did not answer (nothing is
-        held then), and `MemberEnded`.
+        member's limit (of what it holds and asks for), `LeaseLost` or `DatabaseAway` when the
+        database did not answer (nothing is held then), and `MemberEnded`.
         """
         wishes = canonical(wanted)
         if not self.session.trusted:
             await self._until_trusted(wait_s)
         if self._count + len(wishes) > self.limit:
-            raise Locked(f"this member holds its limit of {self.limit} locks")
+            raise Locked(f"this member holds or asks for its limit of {self.limit} locks")
         request = Request(
             self, wishes, reason, next(self._numbers), waits=wait_s is None or wait_s > 0
         )
-        request.start(wait_s)
         self._requests.add(request)
+        self._count += len(wishes)
+        try:
+            request.start(wait_s)
+        except BaseException:  # refused at once, or not even asked
+            self._forget(request)
+            raise
         try:
             return await request.future
         except asyncio.CancelledError:
@@ -184,14 +189,19 @@ class Locks:
         self._count += len(hold.grants)
         request = hold.entry
         if isinstance(request, Request):
-            self._requests.discard(request)
+            self._forget(request)
             for grant in hold.grants:
                 self.session.measures.waited(grant.key.kind, hold.since - request.since)
 
     def over(self, request: Request) -> None:
         """Forget a request, and let those behind it go ahead."""
-        self._requests.discard(request)
+        self._forget(request)
         self._advance(self.lines.leave(request))
+
+    def _forget(self, request: Request) -> None:
+        if request in self._requests:
+            self._requests.discard(request)
+            self._count -= len(request.wanted)
 
     def _drop(self, hold: Hold) -> bool:
         if self._holds.pop(hold.entry, None) is None:
@@ -200,6 +210,8 @@ class Locks:
         return True
 
     def _advance(self, entries: Sequence[Entry]) -> None:
+        if self.session.ended is not None:
+            return  # `end` tells each: else each would fail within the failing of the one before
         for entry in entries:
             if isinstance(entry, Request):
                 entry.advance()

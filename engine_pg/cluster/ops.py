@@ -42,6 +42,11 @@ class Asking(Entry):
     tries: bool  # False: it only takes a ticket, somebody of this process is in the way
     waits: bool
 
+    @property
+    def size(self) -> int:
+        """How many keys it is about."""
+        return len(self.wanted)
+
     @abstractmethod
     def granted(self, tokens: Sequence[int]) -> None:
         """Learn the tokens, one for each key; called before anything can resume."""
@@ -63,6 +68,11 @@ class Releasing:
     sync: Final = False
     repeat: Final = False
 
+    @property
+    def size(self) -> int:
+        """How many keys it is about."""
+        return len(self.grants)
+
     def fail(self, _error: EngineError) -> None:
         """Do nothing: what an ended member held is given back with it."""
 
@@ -76,6 +86,7 @@ class Op:
     fail: Callable[[EngineError], None]
     sync: bool = True
     repeat: bool = True  # after a resume; else the resume itself has settled it
+    size: Final = 1
 
 
 Part = Asking | Releasing | Op

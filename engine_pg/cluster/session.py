@@ -41,6 +41,8 @@ select member_resume(%(member)s, %(session)s, %(held)s, %(tickets)s::bigint[],
                      %(commands)s::uuid[], %(leaderships)s) as reply
 """
 MAX_BATCH: Final = 256
+MAX_KEYS: Final = 1024
+"""So many keys in a batch, unless one operation has more: its time grows faster than they do."""
 
 
 class LockSession(Trust):
@@ -135,9 +137,16 @@ class LockSession(Trust):
             except TimeoutError:
                 pass
         self._work.clear()
-        size = min(len(self._queue), 1 if self._singly else MAX_BATCH)
-        self._singly = max(0, self._singly - size)
-        return Batch([self._queue.popleft() for _ in range(size)], salt=self.identity.salt)
+        most = 1 if self._singly else MAX_BATCH
+        parts: list[Part] = []
+        keys = 0
+        while self._queue and len(parts) < most:
+            keys += self._queue[0].size
+            if parts and keys > MAX_KEYS:
+                break
+            parts.append(self._queue.popleft())
+        self._singly = max(0, self._singly - len(parts))
+        return Batch(parts, salt=self.identity.salt)
 
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()

@@ -52,17 +52,33 @@ class Stop:
 
 @asynccontextmanager
 async def stop_at(
-    url: str, table: str, event: str, *, when: str = "", name: str = "stop_test"
+    url: str,
+    table: str,
+    event: str,
+    *,
+    when: str = "",
+    name: str = "stop_test",
+    commit: bool = False,
 ) -> AsyncGenerator[Stop]:
-    """Stop whoever does `event` ("before insert", ...) to a row of the table where `when` holds."""
+    """Stop whoever does `event` ("before insert", ...) to a row of the table where `when` holds.
+
+    `commit`: stop it there, when all else of its transaction is done ("after" events alone).
+    """
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(INSTALL)
         await connection.execute("select pg_advisory_lock(%s, hashtext(%s))", [CLASS, name])
         condition = sql.SQL("when ({})").format(sql.SQL(when)) if when else sql.SQL("")
         await connection.execute(
             sql.SQL(
-                "create trigger {} {} on {} for each row {} execute function stop_here()"
-            ).format(sql.Identifier(name), sql.SQL(event), sql.Identifier(table), condition)
+                "create {} trigger {} {} on {} {} for each row {} execute function stop_here()"
+            ).format(
+                sql.SQL("constraint" if commit else ""),
+                sql.Identifier(name),
+                sql.SQL(event),
+                sql.Identifier(table),
+                sql.SQL("deferrable initially deferred" if commit else ""),
+                condition,
+            )
         )
         stop = Stop(connection, name)
         try:

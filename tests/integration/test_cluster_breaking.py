@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from integration.nodes import eventually, node, run
+from integration.nodes import LEASE, eventually, node, run
+from integration.stops import stop_at
 from integration.test_cluster_hardship import claimed
-from integration.test_cluster_locks import alone, together
+from integration.test_cluster_interleavings import raw
+from integration.test_cluster_locks import ADVISORY, alone, together
 
 from engine_pg.cluster.breaking import break_lock
 from engine_pg.cluster.fence import Fence
 from engine_pg.cluster.locks import LockBusy
+from engine_pg.cluster.members import gate_of
 from engine_pg.errors import Invalid, MemberEnded, NotFound, StaleToken
 
 WHO = {"by": "admin@internal", "reason": "it hangs"}
@@ -146,5 +149,79 @@ def test_the_body_under_a_lock_is_cancelled_when_the_member_is_ended(database_ur
             await a.die()
             with pytest.raises(MemberEnded):
                 await working
+
+    run(story())
+
+
+def test_a_holder_whose_lock_is_broken_hears_of_it_however_long_the_commit_takes(database_url):
+    async def story():
+        url = database_url
+        async with node(url, "a") as a, node(url, "b") as b:
+            hold = await a.locks.acquire(alone("slow commit"))
+            told = asyncio.Event()
+            hold.when_lost(told.set)
+            async with stop_at(
+                url, "lock_grant", "after update", when="new.broken_at is not null", commit=True
+            ) as stop:
+                breaking = asyncio.ensure_future(break_lock(b.db, alone("slow commit").key, **WHO))
+                await stop.reached()
+                await asyncio.sleep(LEASE.ttl_s / 4)  # time enough for a resume, were it cut now
+                await stop.go()
+                async with asyncio.timeout(LEASE.ttl_s):
+                    await told.wait()
+            a.locks.release(hold)
+            assert [each.forced for each in await breaking] == [False]
+
+    run(story())
+
+
+def test_a_deaf_holder_that_resumes_during_the_deletion_keeps_no_advisory_lock(fresh_database_url):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a") as a, node(url, "b") as b:
+            hold = await a.locks.acquire(alone("deaf"))
+            async with stop_at(
+                url, "lock_grant", "before delete", when="old.broken_at is not null"
+            ) as stop:
+                breaking = asyncio.ensure_future(break_lock(b.db, alone("deaf").key, **WHO))
+                await stop.reached()
+                await asyncio.sleep(LEASE.ttl_s / 4)  # time enough for a resume, were it let
+                await stop.go()
+                assert [each.forced for each in await breaking] == [True]
+
+            async def resumed():
+                return a.session.trusted and not (await b.rows(ADVISORY))[0]["n"]
+
+            assert await eventually(resumed)
+            a.locks.release(hold)
+            await b.locks.acquire(alone("deaf"), wait_s=5)
+
+    run(story())
+
+
+def test_a_grant_that_was_given_back_meanwhile_is_not_called_broken(database_url):
+    async def story():
+        url = database_url
+        async with node(url, "a") as a, await raw(url) as other:
+            hold = await a.locks.acquire(alone("given back"))
+            gate = [gate_of(a.member_id)]
+            await other.execute("select pg_advisory_lock(7001, %s)", gate)
+            breaking = asyncio.ensure_future(break_lock(a.db, alone("given back").key, **WHO))
+
+            async def at_the_gate():
+                return await a.rows(
+                    "select 1 from pg_stat_activity where query like '%%lock_break(%%'"
+                    " and state = 'active' and pid <> pg_backend_pid()"
+                )
+
+            async def given_back():
+                return not await a.rows("select 1 from lock_grant where id = 'given back'")
+
+            await eventually(at_the_gate)
+            a.locks.release(hold)
+            await eventually(given_back)
+            await other.execute("select pg_advisory_unlock(7001, %s)", gate)
+            with pytest.raises(NotFound, match="given back or taken over"):
+                await breaking
 
     run(story())

@@ -1,0 +1,65 @@
+"""Replies that are lost after their commit: what the member does not know of is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from integration.nodes import TestNode, eventually, node, run
+from integration.test_cluster_locks import alone
+
+from engine_pg.cluster.session import BATCH
+from engine_pg.errors import OutcomeUnknown
+
+TICKETS = "select ticket from lock_ticket where id = %(id)s and member_id = %(member)s"
+
+
+def lose_next_grant(one: TestNode, then) -> None:
+    """Lose the reply of the next batch that grants, and call `then` before any other follows."""
+    session, connection = one.session, one.session._connection
+    assert connection is not None
+    ask, resume = connection.ask, session._try_resume
+
+    async def lossy(query, params, bound_s=None):
+        row = await ask(query, params, bound_s)
+        if query is BATCH and any((row["reply"]["acquired"] or {}).get("tokens") or ()):
+            session._try_resume = resumed
+            raise OutcomeUnknown("the reply was lost")
+        return row
+
+    async def resumed():
+        session._try_resume = resume
+        await resume()
+        await then()
+
+    connection.ask = lossy
+
+
+def test_a_waiter_whose_grant_was_lost_with_its_reply_keeps_its_place_in_line(database_url):
+    async def story():
+        async with node(database_url, "a") as a, node(database_url, "b") as b:
+            key = alone("lost reply")
+            holds, order = [await b.locks.acquire(key)], []
+
+            async def wait(one: TestNode, name: str):
+                async with one.locks.holding(key, wait_s=20):
+                    order.append(name)
+
+            async def ticket_of(one: TestNode):
+                return await b.rows(TICKETS, id=key.key.id, member=one.member_id)
+
+            async def take_it_again():
+                holds.append(await b.locks.acquire(key))
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(wait(a, "a"))
+                before = await eventually(lambda: ticket_of(a))
+                lose_next_grant(a, take_it_again)
+                b.locks.release(holds[0])
+                await eventually(lambda: asyncio.sleep(0, len(holds) == 2))
+                assert await eventually(lambda: ticket_of(a)) == before
+                group.create_task(wait(b, "b"))
+                await eventually(lambda: ticket_of(b))
+                b.locks.release(holds[1])
+            assert order == ["a", "b"]
+
+    run(story())
