@@ -26,7 +26,7 @@ IN_DOUBT = """
 select pid, query_start from pg_stat_activity
  where wait_event = 'SyncRep' and datname = %s and query ~* %s
 """
-FENCED, BATCH = "^commit", "cluster_batch"
+FENCED, BATCH = "^commit", "cluster_batch|member_renew"
 WORKED = "select token from work"
 
 
@@ -297,7 +297,7 @@ def test_an_old_primary_that_was_cut_off_renews_and_grants_nothing(replicated):
         assert there >= told, "what the old primary acknowledged, the new one has"
         await a.goes_on()
         # What hangs on the old primary is cancelled: the server calls it done, and is alone.
-        for pid, _ in old.ask(IN_DOUBT, replicated.database, "cluster_batch|member_resume"):
+        for pid, _ in old.ask(IN_DOUBT, replicated.database, f"{BATCH}|member_resume"):
             old.ask("select pg_cancel_backend(%s)", pid)
         await eventually(lambda: ended(a.one, behind.one))
         assert len(behind.tokens) == acknowledged, "it granted nothing"
