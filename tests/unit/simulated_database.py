@@ -406,6 +406,9 @@ class SimulatedSession(LockSession):
     async def _open(self) -> Any:
         return self.database.connect()
 
+    async def _beat(self, *, renew: bool) -> Any:
+        return await self._send(Batch([]), sync=renew)
+
     async def _send(self, batch: Batch, **_how: bool) -> Any:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
