@@ -10,7 +10,7 @@ import asyncio
 import psycopg
 import pytest
 from integration.nodes import LEASE, eventually, node, run
-from integration.stops import stop_at, stop_in_try
+from integration.stops import stop_at, stop_in
 from integration.test_cluster_locks import ADVISORY, alone, cut_lock_session, together
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -35,11 +35,11 @@ def asking(*wanted) -> Asking:
     return entry
 
 
-async def batch(connection, member_id, session: int, *parts):
+async def batch(connection, member_id, session: int, *parts, sync: bool = True):
     params = Batch(parts).params() | {
         "member": member_id,
         "session": session,
-        "sync": True,
+        "sync": sync,
         "observe": False,
         "seen": "",
     }
@@ -91,7 +91,7 @@ def test_a_grant_committed_after_the_snapshot_of_the_try_refuses(fresh_database_
     async def story():
         url = fresh_database_url
         async with (
-            stop_in_try(url) as (stop, slow_url),
+            stop_in(url, "pg_try_advisory_lock_shared") as (stop, slow_url),
             node(url, "a", lease=PATIENT) as a,
             node(slow_url, "b", lease=PATIENT) as b,
         ):
