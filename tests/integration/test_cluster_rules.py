@@ -14,6 +14,7 @@ import pytest
 from integration.nodes import LEASE, eventually, node, run
 from integration.stops import stop_at, stop_in
 from integration.test_cluster_breaking import WHO
+from integration.test_cluster_hardship import claimed
 from integration.test_cluster_interleavings import (
     OWN_LOCKS,
     PATIENT,
@@ -413,6 +414,56 @@ def test_a_resume_ends_its_predecessor_and_takes_its_advisory_locks(database_url
     run(story())
 
 
+def test_a_resume_vacates_what_its_member_does_not_know_that_it_leads(fresh_database_url):
+    async def story():
+        async with await raw(fresh_database_url) as old, await raw(fresh_database_url) as new:
+            member_id = await joined(old)
+            await new.execute(
+                "insert into leader (name, member_id, term)"
+                " select name, %s, 2 from unnest('{known,older,unknown}'::text[]) as name",
+                [member_id],
+            )
+            known = [{"name": "known", "term": 2}, {"name": "older", "term": 1}]
+            params = resumed_with(member_id, 2) | {"leaderships": Jsonb(known)}
+            await new.execute(RESUME, params)
+            cursor = await new.execute("select name from leader where member_id is not null")
+            assert await cursor.fetchall() == [{"name": "known"}]
+
+    run(story())
+
+
+def test_who_was_ended_does_not_resume(fresh_database_url):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a") as a, await raw(url) as old, await raw(url) as new:
+            member_id = await joined(old)
+            assert await end_member(a.db, member_id, renewal=None, by=a.member_id, reason="forced")
+            with pytest.raises(psycopg.Error, match="was ended: forced"):
+                await new.execute(RESUME, resumed_with(member_id, 2))
+
+    run(story())
+
+
+def test_the_advisory_lock_follows_an_adopted_grant_when_it_becomes_free(fresh_database_url):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a") as a, node(url, "b") as b, await raw(url) as other:
+            command, claim, key = await claimed(a, "followed")
+            a.claims.vacate(claim)
+            await other.execute("select pg_advisory_lock(%s)", [key.key.advisory])
+            assert await b.claims.claim(command)
+            followed = "select advisory_held from lock_grant where id = 'followed'"
+            assert await b.rows(followed) == [{"advisory_held": False}]
+            await other.execute("select pg_advisory_unlock(%s)", [key.key.advisory])
+
+            async def follows():
+                return (await b.rows(followed))[0]["advisory_held"]
+
+            await eventually(follows)
+
+    run(story())
+
+
 def test_a_resume_whose_answer_is_lost_is_tried_under_another_number(fresh_database_url):
     async def story():
         async with node(fresh_database_url, "a") as a:
@@ -560,6 +611,26 @@ def test_a_write_whose_commit_was_cancelled_is_not_believed(postgres, fresh_data
                 await cut_short(admin, "doubtful write")
                 with pytest.raises(OutcomeUnknown):
                     await writing
+
+    run(story())
+
+
+def test_a_commit_goes_on_though_its_caller_is_cancelled(postgres, fresh_database_url):
+    async def story():
+        async with Database(fresh_database_url, name="cancelled write") as db:
+            await db.statement("create table doubtful (x int)")
+            async with no_standby(postgres) as admin:
+                writing = asyncio.ensure_future(db.statement("insert into doubtful values (1)"))
+
+                async def in_doubt():
+                    return await (await admin.execute(IN_DOUBT, ["cancelled write"])).fetchone()
+
+                await eventually(in_doubt, 5)
+                writing.cancel()
+                await asyncio.wait([writing], timeout=0.5)
+                assert await in_doubt()
+            await asyncio.wait([writing], timeout=10)
+            assert writing.cancelled()
 
     run(story())
 
