@@ -5,15 +5,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk up test mutants check fmt reference bench clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak clean lock
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.runtime ## Install what running needs into .venv
 setup-dev: $(VENV)/.dev ## Install what testing and checking need
 setup-sdk: $(VENV)/.dev ## Install oVirt's own SDK, for tests/sdk (needs a C compiler)
 	@scripts/setup-sdk $(VENV)
+setup-bench: $(VENV)/.bench ## Install the clients of Redis and etcd, which benchmarks compare with
 
 up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="--nodes 5"
 	@$(BIN)/engine-pg up $(ARGS)
@@ -32,6 +33,9 @@ check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 	@PATH="$(BIN):$$PATH" lint-imports
 	@$(BIN)/python -m pytest -q tests/test_tidy.py
 
+spec: ## Check the formal model of the coordination (needs spin and gcc); ARGS="locks"
+	@scripts/spec $(ARGS)
+
 fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
@@ -39,8 +43,15 @@ fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 reference: $(VENV)/.dev ## Write what follows from the code into docs/reference
 	@$(BIN)/python scripts/reference.py
 
-bench: $(VENV)/.dev ## Run the benchmarks; ARGS picks some
+bench: $(VENV)/.bench ## Run the benchmarks; ARGS picks some
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev ## Hurt everything for a while, and judge what happened; SECONDS=60 SEED=1 ARGS=...
+	@PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(ARGS)
+
+soak: $(VENV)/.dev ## Chaos, seed after seed; MINUTES=60 PIECE=1 (a piece goes on in one report)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),60) --piece $(or $(PIECE),1) \
+		--seconds $(or $(SECONDS),180) --results .state/soak.jsonl --report .state/soak.md $(ARGS)
 
 clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
@@ -50,6 +61,7 @@ lock: ## Pin dependencies by hash (needs uv; LOCK_ARGS=--upgrade for the newest)
 	$(LOCK) pyproject.toml --extra embedded --group build -o requirements/runtime.txt
 	$(LOCK) pyproject.toml requirements/dev.in --extra embedded --group dev -o requirements/dev.txt
 	$(LOCK) requirements/sdk.in -o requirements/sdk.txt
+	$(LOCK) requirements/bench.in --constraint requirements/dev.txt -o requirements/bench.txt
 	@! grep -nE '://|^[-/]| @ ' requirements/*.txt  # no addresses, options or paths of this machine
 
 $(BIN)/python:
@@ -64,4 +76,9 @@ $(VENV)/.runtime: $(BIN)/python requirements/runtime.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	@echo "Installing what its tests and checks need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@echo "Installing what its benchmarks compare with into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@

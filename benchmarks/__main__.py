@@ -1,6 +1,6 @@
 """`python -m benchmarks` (`make bench`): run all of them, or those that are named.
 
-make bench                              all, a few seconds each
+make bench                              all, a few minutes each
 make bench ARGS="locks"                 one
 python -m benchmarks.locks --help       what one of them can be told
 """

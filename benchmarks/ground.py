@@ -1,7 +1,8 @@
-"""Where benchmarks run: a migrated database of their own, on a server that really writes.
+"""Where benchmarks run: migrated databases of their own, on a server that really writes.
 
 ENGINE_DATABASE_URL names the server (its user must be allowed to create databases); else one is
-started for as long as it takes, with the settings that `engine-pg up` gives its own.
+started for as long as it takes, with the settings that `engine-pg up` gives its own. Only that one
+can be crashed, and only on its machine can its processes be looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -36,35 +38,68 @@ COMMIT: Final = "select pg_logical_emit_message(true, 'benchmark', 'a commit')"
 _COMMITS: Final = 100
 
 
-@contextmanager
-def database() -> Generator[str]:
-    """Yield the address of a fresh, migrated database."""
-    with _server() as admin_url:
-        name = f"benchmark_{secrets.token_hex(4)}"
-        with psycopg.connect(admin_url, autocommit=True) as admin:
-            admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-            try:
-                url = urlsplit(admin_url)._replace(path=f"/{name}").geturl()
-                upgrade(url)
-                yield url
-            finally:
-                admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+class Missing(Exception):
+    """Something cannot be measured here; the text says what is missing and how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A server, a migrated database to clone, and a folder for what else is started."""
+
+    admin_url: str
+    template: str
+    folder: Path
+    server: EmbeddedPostgres | None  # None: somebody else's, given by ENGINE_DATABASE_URL
+
+    @contextmanager
+    def database(self) -> Generator[str]:
+        """Yield the address of a fresh, migrated database."""
+        with _database(self.admin_url, self.template) as name:
+            yield _address(self.admin_url, name)
 
 
 @contextmanager
-def _server() -> Generator[str]:
-    if given := os.environ.get("ENGINE_DATABASE_URL"):
-        yield libpq_url(given)
-        return
+def ground() -> Generator[Ground]:
+    """Yield a server to measure on."""
     folder = Path(tempfile.mkdtemp(prefix="engine-pg-benchmark-"))
     folder.chmod(0o711)  # the server's account must be able to enter
+    try:
+        with _server(folder) as (admin_url, server), _database(admin_url, "template1") as template:
+            upgrade(_address(admin_url, template))
+            yield Ground(admin_url, template, folder, server)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _server(folder: Path) -> Generator[tuple[str, EmbeddedPostgres | None]]:
+    if given := os.environ.get("ENGINE_DATABASE_URL"):
+        yield libpq_url(given), None
+        return
     server = EmbeddedPostgres(folder / "postgres")
     try:
         server.start()
-        yield server.url("postgres", "postgres")
+        yield server.url("postgres", "postgres"), server
     finally:
         server.stop("immediate")
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _database(admin_url: str, template: str) -> Generator[str]:
+    name = f"benchmark_{secrets.token_hex(4)}"
+    create = sql.SQL("create database {} template {}")
+    drop = sql.SQL("drop database {} with (force)")
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield name
+    finally:
+        with psycopg.connect(admin_url, autocommit=True) as admin:
+            admin.execute(drop.format(sql.Identifier(name)))
+
+
+def _address(admin_url: str, name: str) -> str:
+    return urlsplit(admin_url)._replace(path=f"/{name}").geturl()
 
 
 def machine(url: str) -> dict[str, Any]:
@@ -78,12 +113,21 @@ def machine(url: str) -> dict[str, Any]:
         commits_s = [_took_s(connection) for _ in range(_COMMITS)]
     return {
         "system": platform.platform(),
+        "processor": _processor(),
         "processors": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "commit_ms": round(1000 * statistics.median(commits_s), 3),
         **server,
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
 
 
 def _took_s(connection: psycopg.Connection[Any]) -> float:

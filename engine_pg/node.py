@@ -157,6 +157,7 @@ class Node:
             weight=settings.leader_weight,
             measures=self._measures,
         )
+        membership.locks.limit = settings.lock_limit
         fencing, lead = membership.fencing, membership.leaders.register
         monitor = Monitor(
             self._db,

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         le=1000,
         description="Share of the leaderships, beside the other nodes'; 0: none, while others lead",
     )
+    lock_limit: int = Field(
+        default=5000, ge=1, le=1_000_000, description="Locks that this node may hold at once"
+    )
     worker_concurrency: int = Field(
         default=8, ge=1, le=1000, description="Commands that this node runs at once"
     )

@@ -161,10 +161,16 @@ begin
   if v_refused is not null then
     v_answers := lock_refuse(p_member, v_refused, v_got, p_tickets, p_tries, p_waits, p_commands,
                              p_users, p_reasons, p_requests, p_kinds, p_ids, p_modes, p_advisories);
-    -- An undo rings like a release: who tried meanwhile failed for our sake.
-    select lock_heads(array_agg(k.kind), array_agg(k.id)) into v_heads
-      from unnest(p_requests, p_kinds, p_ids, v_got) as k(request, kind, id, got)
-     where k.got and k.request = any (v_refused);
+    -- An undo rings like a release: who tried meanwhile failed for our sake. That is never ourselves,
+    -- nor a shared one for a shared try; rung all the same, they would ring without end.
+    select array_agg(distinct t.member_id) into v_heads
+      from unnest(p_requests, p_kinds, p_ids, p_modes, v_got) as k(request, kind, id, mode, got)
+      join lock_ticket t on t.kind = k.kind and t.id = k.id and t.member_id <> p_member
+       and (t.mode = 'exclusive' or k.mode = 'exclusive')
+     where k.got and k.request = any (v_refused)
+       and not exists (select from lock_ticket e
+                        where e.kind = t.kind and e.id = t.id and e.ticket < t.ticket
+                          and (e.mode = 'exclusive' or t.mode = 'exclusive'));
   end if;
   return jsonb_build_object('tokens', to_jsonb(v_tokens), 'refused', v_answers,
                             'ring', to_jsonb(coalesce(v_heads, '{}')));
@@ -219,19 +225,15 @@ begin
 end $$;
 
 create function lock_withdraw(p_member uuid, p_ticket bigint) returns jsonb language plpgsql as $$
--- Give a ticket back, and tell who stood in the way; those behind may be the first now.
+-- Give a ticket back, and tell who stood in the way. Whom to ring is asked after the commit: a
+-- ticket that is not visible yet will have seen this one, even when it asks once more.
 declare
-  v_kinds text[];
-  v_ids text[];
   v_holders jsonb;
 begin
   select jsonb_agg(h.holder) into v_holders
     from lock_ticket t,
          jsonb_array_elements(lock_in_the_way(t.kind, t.id, t.mode, p_ticket)) as h(holder)
    where t.member_id = p_member and t.ticket = p_ticket;
-  with gone as (
-    delete from lock_ticket where member_id = p_member and ticket = p_ticket returning kind, id)
-  select array_agg(kind), array_agg(id) into v_kinds, v_ids from gone;
-  return jsonb_build_object('ok', true, 'holders', v_holders,
-                            'ring', to_jsonb(lock_heads(v_kinds, v_ids)));
+  delete from lock_ticket where member_id = p_member and ticket = p_ticket;
+  return jsonb_build_object('ok', true, 'holders', v_holders);
 end $$;

@@ -7,11 +7,16 @@ create function lock_follow(p_member uuid) returns integer language plpgsql as $
 declare
   v_left integer;
 begin
-  update lock_grant g set advisory_held = true
-    from (select kind, id, token from lock_grant where member_id = p_member and not advisory_held) f
-   where g.kind = f.kind and g.id = f.id and g.token = f.token
-     and case g.mode when 'shared' then pg_try_advisory_lock_shared(g.advisory)
-                     else pg_try_advisory_lock(g.advisory) end;
+  -- Chosen first, tried then: a planner that tries while it scans would count locks for other grants.
+  with chosen as materialized (
+    select kind, id, token, mode, advisory from lock_grant
+     where member_id = p_member and not advisory_held),
+  tried as materialized (
+    select kind, id, token, case mode when 'shared' then pg_try_advisory_lock_shared(advisory)
+                                      else pg_try_advisory_lock(advisory) end as got
+      from chosen)
+  update lock_grant g set advisory_held = true from tried t
+   where g.kind = t.kind and g.id = t.id and g.token = t.token and t.got;
   select count(*) into v_left from lock_grant where member_id = p_member and not advisory_held;
   return v_left;
 end $$;
@@ -48,8 +53,6 @@ create function member_resume(
 declare
   v_member member;
   v_epoch bigint := cluster_epoch_current();
-  v_kinds text[];
-  v_ids text[];
 begin
   select * into v_member from member where member_id = p_member for no key update;
   if not found or v_member.state <> 'live' then
@@ -69,16 +72,10 @@ begin
   update leader l set member_id = null where l.member_id = p_member
      and not exists (select from jsonb_to_recordset(p_leaderships) as h(name text, term bigint)
                       where h.name = l.name and h.term = l.term);
-  with released as (
-    delete from lock_grant g where g.member_id = p_member
-       and not exists (select from jsonb_to_recordset(p_held) as h(kind text, id text, token bigint)
-                        where h.kind = g.kind and h.id = g.id and h.token = g.token)
-    returning kind, id),
-  withdrawn as (
-    delete from lock_ticket where member_id = p_member and ticket <> all (p_tickets)
-    returning kind, id)
-  select array_agg(kind), array_agg(id) into v_kinds, v_ids
-    from (table released union all table withdrawn) as gone;
+  delete from lock_grant g where g.member_id = p_member
+     and not exists (select from jsonb_to_recordset(p_held) as h(kind text, id text, token bigint)
+                      where h.kind = g.kind and h.id = g.id and h.token = g.token);
+  delete from lock_ticket where member_id = p_member and ticket <> all (p_tickets);
   -- Where somebody probes a key we fail: he finds our grant and undoes it. The right is the grant's.
   with tried as materialized (
     select kind, id, token, case mode when 'shared' then pg_try_advisory_lock_shared(advisory)
@@ -94,8 +91,7 @@ begin
     'epoch_id', v_epoch,
     'grants', (select coalesce(jsonb_agg(jsonb_build_object(
                         'kind', kind, 'id', id, 'token', token, 'broken_by', broken_by)), '[]')
-                 from lock_grant where member_id = p_member),
-    'ring', to_jsonb(lock_heads(v_kinds, v_ids)));
+                 from lock_grant where member_id = p_member));
 end $$;
 
 create function gate_shut(p_gate integer) returns void language plpgsql as $$
@@ -254,6 +250,9 @@ begin
   end if;
   for v_op in select value from jsonb_array_elements(p_ops) loop
     v_result := case v_op->>'op'
+      when 'heads' then jsonb_build_object('ok', true, 'ring', to_jsonb(lock_heads(
+        (select array_agg(k->>'kind') from jsonb_array_elements(v_op->'keys') k),
+        (select array_agg(k->>'id') from jsonb_array_elements(v_op->'keys') k))))
       when 'withdraw' then lock_withdraw(p_member, (v_op->>'ticket')::bigint)
       when 'claim' then lock_claim(p_member, v_epoch, v_op)
       when 'unclaim' then lock_unclaim(p_member, v_op)

@@ -11,13 +11,19 @@ down_revision = "0001"
 TABLES = """
 alter table member
   add column weight double precision not null default 1 check (weight >= 0),
-  add column offers text[],
   add column drain_heard_at timestamptz,
   add column revision bigint not null default 1;
 comment on column member.weight is 'Share of the leaderships, beside the others'' weights; 0: none, while others lead.';
-comment on column member.offers is 'The singletons that it knows how to run; null (a node of an older version): all.';
 comment on column member.drain_heard_at is 'When the member heard that it is to drain: from then on it takes no new work.';
 comment on column member.revision is 'Rises with what a look tells beside the counter.';
+
+-- Beside the member's row, which every renewal writes anew.
+create table member_offer (
+  member_id uuid primary key references member on delete cascade,
+  names text[] not null
+);
+comment on table member_offer is
+  'The singletons that a member knows how to run; without a row (a node of an older version): all.';
 
 alter table leader
   add column pinned_node text,
@@ -35,22 +41,25 @@ begin
   return new;
 end $$;
 create trigger leader_revise before update on leader for each row execute function cluster_revise();
-create trigger member_revise before update on member for each row
-  when (old.draining is distinct from new.draining or old.weight is distinct from new.weight
-        or old.offers is distinct from new.offers or old.address is distinct from new.address)
-  execute function cluster_revise();
+create trigger member_revise before update of draining, weight on member
+  for each row execute function cluster_revise();
 """
 
 VIEW = """
 create function cluster_view(p_seen text) returns jsonb language plpgsql as $$
 -- What a member sees of the cluster: the counters at every look, all else only when it is not what
--- the caller saw last (p_seen: `seen` of his last view; '' for everything). `seen` is made of what
--- is visible, so that no order of commits hides a change: revisions only rise.
+-- the caller saw last (p_seen: `seen` of his last view; '' for everything, null for the counters
+-- alone). `seen` is made of what is visible, so that no order of commits hides a change: revisions
+-- only rise.
 declare
   v_counters jsonb;
   v_live text;
   v_seen text;
 begin
+  if p_seen is null then
+    return jsonb_build_object('counters', (
+      select jsonb_object_agg(member_id, renewal) from member where state = 'live'));
+  end if;
   select jsonb_object_agg(member_id, renewal), bit_xor(uuid_hash_extended(member_id, revision))
     into v_counters, v_live from member where state = 'live';
   select concat(v_live, ':', count(*), ':', sum(revision)) into v_seen from leader;
@@ -61,11 +70,11 @@ begin
     'members', (select jsonb_agg(jsonb_build_object(
         'member_id', member_id, 'node', node, 'draining', draining, 'weight', weight,
         'ttl_s', extract(epoch from ttl), 'joined_s', extract(epoch from joined_at),
-        'offers', md5(array_to_string(offers, ','))))
-      from member where state = 'live'),
-    'offers', (select coalesce(jsonb_object_agg(key, offers), '{}') from (
-        select distinct on (key) md5(array_to_string(offers, ',')) as key, to_jsonb(offers) as offers
-          from member where state = 'live' and offers is not null) as distinct_offers),
+        'offers', md5(o.names::text)))
+      from member left join member_offer o using (member_id) where state = 'live'),
+    'offers', (select coalesce(jsonb_object_agg(key, names), '{}') from (
+        select distinct on (key) md5(o.names::text) as key, to_jsonb(o.names) as names
+          from member_offer o join member using (member_id) where state = 'live') as distinct_offers),
     'leaders', (select coalesce(jsonb_agg(jsonb_build_object(
         'name', name, 'member_id', member_id, 'term', term, 'pinned_node', pinned_node,
         'avoid_member_id', avoid_member_id)), '[]') from leader));
@@ -78,7 +87,9 @@ returns void language plpgsql as $$
 -- What a new member can lead, and how much of it.
 begin
   insert into leader (name) select unnest(p_offers) order by 1 on conflict do nothing;
-  update member set weight = p_weight, offers = p_offers where member_id = p_member;
+  insert into member_offer (member_id, names) values (p_member, p_offers)
+    on conflict (member_id) do update set names = excluded.names;
+  update member set weight = p_weight where member_id = p_member;  -- and its revision
 end $$;
 
 create function member_drain(p_node text, p_on boolean) returns jsonb language plpgsql as $$
@@ -142,7 +153,8 @@ drop trigger member_revise on member;
 drop trigger leader_revise on leader;
 drop function cluster_revise;
 alter table leader drop column pinned_node, drop column avoid_member_id, drop column revision;
-alter table member drop column weight, drop column offers, drop column drain_heard_at,
+drop table member_offer;
+alter table member drop column weight, drop column drain_heard_at,
   drop column revision;
 create or replace function leader_win(p_member uuid, p_op jsonb) returns jsonb language plpgsql as $$
 -- The gate keeps a late fenced write of the old term from committing after the new one has begun.

@@ -45,9 +45,12 @@ COMMANDS: Final = {
     ),
     "leaders": (
         "engine_pg.cli.leaders:app",
-        "List who leads what, since when, under which term.",
+        "List who leads what, since when, under which term; give orders.",
     ),
-    "locks": ("engine_pg.cli.locks:app", "List who holds which lock, since when and why."),
+    "locks": (
+        "engine_pg.cli.locks:app",
+        "List who holds which lock, since when and why; break one.",
+    ),
     "waiters": (
         "engine_pg.cli.cluster:waiters",
         "List who waits for locks, and for whom, the first to come first; tell of deadlocks.",

@@ -36,7 +36,9 @@ select fence_enter(%(member)s, %(gate)s, %(grants)s, %(leader)s::text, %(term)s:
                    %(leader_gate)s::integer, %(command)s::uuid, %(attempt)s::integer)
 """
 IDLE: Final = TransactionStatus.IDLE
-DRAIN: Final[LiteralString] = "select pg_advisory_xact_lock(7001, %(gate)s)"
+DRAIN: Final[LiteralString] = """
+select pg_advisory_xact_lock(7001, %(gate)s), pg_logical_emit_message(true, 'engine_pg', 'drained')
+"""
 
 
 def leader_gate_of(name: str) -> int:
@@ -123,7 +125,11 @@ class Fencing:
         }
 
     async def _drain(self) -> None:
-        """Wait until no backend holds our gate: a commit in doubt is then decided, either way."""
+        """Wait until no backend holds our gate: a commit in doubt is then decided, either way.
+
+        The message makes the wait a write: only an acknowledged commit shows that what is then
+        seen is on the standby as well, and not on a primary that was cut off.
+        """
         params = {"gate": gate_of(self._session.identity.member_id)}
         while True:
             if self._session.ended is not None:

@@ -142,7 +142,7 @@ class Locks:
     def adopt(self, grants: Sequence[Grant]) -> Hold:
         """Hold grants that came with a command; called while its claim is being settled."""
         wishes = tuple(Wanted(grant.key, grant.mode) for grant in grants)
-        entry = Entry(wishes, Reason("adopted"), next(self._numbers))
+        entry = Entry(wishes, Reason("adopted"), next(self._numbers), self._clock())
         self.lines.put_ahead(entry)
         hold = Hold(tuple(grants), entry, self._clock())
         self.keep(hold)

@@ -221,6 +221,7 @@ class Membership:
 
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)
+        self._bells.ring(LOCKS)  # what was vacated may be what others wait for
 
     def _observed(self, look: Record) -> None:
         before = self.draining
@@ -230,7 +231,8 @@ class Membership:
             log.info("draining" if self.draining else "draining no more")
             if self.draining:
                 self._ordered.set()
-        self.leaders.observed(self.view, changed=changed)
+        if "seen" in look:  # what the counters alone tell of the leaders is old
+            self.leaders.observed(self.view, changed=changed)
 
     def _renewed(self, sent_at: float, acknowledged_at: float) -> None:
         self._watch.renewed(sent_at, acknowledged_at)

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from engine_pg.cluster.holds import Hold
 from engine_pg.cluster.keys import Grant, LockBusy, Reason, Wanted
-from engine_pg.cluster.lines import Entry, Lines
+from engine_pg.cluster.lines import Lines
 from engine_pg.cluster.ops import Asking, Op
 from engine_pg.cluster.session import LockSession
 from engine_pg.db.tx import Record
@@ -62,17 +62,15 @@ class Request(Asking):
         "_under_way",
         "_up",
         "future",
-        "since",
     )
 
     def __init__(
         self, desk: Desk, wanted: tuple[Wanted, ...], reason: Reason, number: int, *, waits: bool
     ) -> None:
-        super().__init__(wanted, reason, number)
+        super().__init__(wanted, reason, number, desk.session.clock())
         self.tries = True
         self.waits = waits
         self.future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
-        self.since = desk.session.clock()
         self._desk = desk
         self._timer: asyncio.TimerHandle | None = None
         self._again = 0
@@ -84,7 +82,7 @@ class Request(Asking):
         if not lines.enter(self):
             if not self.waits:
                 self._desk.session.measures.refused(self.wanted[0].key.kind)
-                raise LockBusy(self.wanted, _neighbours(lines.in_the_way(self)))
+                raise LockBusy(self.wanted, self._neighbours())
             self.tries = False
             lines.stand(self)
         if wait_s is not None:
@@ -197,22 +195,35 @@ class Request(Asking):
             self.fail(LockBusy(self.wanted, ()))
             return
 
+        session = self._desk.session
+
         def withdrawn(result: Record) -> None:
+            # Whose ticket came too late for the withdrawal to see it saw ours, and was not rung.
+            keys = [{"kind": each.key.kind, "id": each.key.id} for each in self.wanted]
+            session.submit(Op({"op": "heads", "keys": keys}, _nothing, _nothing, sync=False))
             self.fail(LockBusy(self.wanted, result["holders"] or ()))
 
-        self._desk.session.submit(
-            Op({"op": "withdraw", "ticket": self.ticket}, withdrawn, self.fail)
-        )
+        session.submit(Op({"op": "withdraw", "ticket": self.ticket}, withdrawn, self.fail))
+
+    def _neighbours(self) -> list[Record]:
+        """Return who of this process is in the way, as the database tells of others."""
+        session = self._desk.session
+        return [
+            {
+                "what": what,
+                "kind": theirs.key.kind,
+                "id": theirs.key.id,
+                "mode": theirs.mode,
+                "member_id": str(session.identity.member_id),
+                "node": session.identity.node,
+                "command_id": other.reason.command_id and str(other.reason.command_id),
+                "user_name": other.reason.user_name,
+                "reason": other.reason.text,
+                "age_s": session.clock() - other.since,
+            }
+            for what, other, theirs in self._desk.lines.in_the_way(self)
+        ]
 
 
-def _neighbours(found: Sequence[tuple[Entry, Wanted]]) -> list[Record]:
-    return [
-        {
-            "what": "grant",
-            "mode": theirs.mode,
-            "node": "this node",
-            "reason": other.reason.text,
-            "user_name": other.reason.user_name,
-        }
-        for other, theirs in found
-    ]
+def _nothing(_: object) -> None:
+    """Nobody waits for it: the session rings."""

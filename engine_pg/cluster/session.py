@@ -16,31 +16,22 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, LiteralString
+from typing import Final
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.batch import BATCH, Batch
+from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.measures import Measures
 from engine_pg.cluster.ops import Identity, Owners, Part
 from engine_pg.cluster.trust import Trust
-from engine_pg.db.database import connect
 from engine_pg.db.faults import SessionSuperseded
-from engine_pg.db.tx import Connection, Record
-from engine_pg.db.wire import bounded
+from engine_pg.db.tx import Record
 from engine_pg.errors import DatabaseAway, EngineError, MemberEnded, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
-SETTINGS: Final = """
-select set_config('idle_session_timeout', %(ttl_ms)s, false),
-       set_config('client_connection_check_interval', '500ms', false),
-       set_config('lock_timeout', '2s', false),
-       set_config('statement_timeout', '0', false),
-       set_config('synchronous_commit', 'on', false)
-"""
 JOIN: Final = """
 select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
                    %(address)s, %(version)s) as epoch_id
@@ -73,7 +64,7 @@ class LockSession(Trust):
         self._url = url
         self._heartbeat_s = heartbeat_s
         self._owners = owners
-        self._connection: Connection | None = None
+        self._connection: SessionConnection | None = None
         self._number = 1
         self._queue: deque[Part] = deque()
         self._work = asyncio.Event()
@@ -81,7 +72,6 @@ class LockSession(Trust):
         self._look_at = 0.0
         self._seen = ""  # by the last look: what did not change since is not told again
         self._singly = 0  # operations that go one by one: one of them fails its batch
-        self._warnings: list[str] = []
 
     def submit(self, part: Part) -> None:
         """Put an operation into the next batch."""
@@ -101,17 +91,18 @@ class LockSession(Trust):
         sent_at = self.clock()
         connection = await self._open()
         member = self.identity
-        await self._ask(
-            connection,
-            JOIN,
-            {
-                "member": member.member_id,
-                "node": member.node,
-                "ttl_s": self.ttl_s,
-                "address": member.address,
-                "version": member.version,
-            },
-        )
+        params = {
+            "member": member.member_id,
+            "node": member.node,
+            "ttl_s": self.ttl_s,
+            "address": member.address,
+            "version": member.version,
+        }
+        try:
+            await connection.ask(JOIN, params)
+        except BaseException:
+            await connection.close()
+            raise
         self._connection = connection
         self._renewed(sent_at)
 
@@ -150,12 +141,16 @@ class LockSession(Trust):
 
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()
-        observe = sent_at >= self._look_at
+        observe = sent_at >= min(self._look_at, self._renew_at)
         sync = sent_at >= self._renew_at or batch.sync
         if not (batch.parts or observe or sync):
             return
+        # Every renewal looks; between two of them the counters will do, unless somebody rang.
+        news = sync or self._look_at <= 0
+        if observe:  # twice as often as renewals: a counter that stands still is seen sooner
+            self._look_at = sent_at + self._heartbeat_s / 2  # a ring from now on asks for another
         try:
-            reply = await self._send(batch, sync=sync, observe=observe)
+            reply = await self._send(batch, sync=sync, observe=observe, news=news)
         except MemberEnded:
             self._queue.extendleft(reversed(batch.parts))
             raise
@@ -168,9 +163,8 @@ class LockSession(Trust):
             self._renewed(sent_at)
         self.measures.batch(len(batch), self.clock() - sent_at)
         self._deal_out(batch, reply)
-        if observe:  # twice as often as renewals: a counter that stands still is seen sooner
-            self._look_at = sent_at + self._heartbeat_s / 2
-            self._seen = reply["view"]["seen"]
+        if observe:
+            self._seen = reply["view"].get("seen", self._seen)
             self._owners.observed(reply["view"])
 
     def _deal_out(self, batch: Batch, reply: Record) -> None:
@@ -190,7 +184,7 @@ class LockSession(Trust):
             else:
                 part.fail(error)
 
-    async def _send(self, batch: Batch, *, sync: bool, observe: bool) -> Record:
+    async def _send(self, batch: Batch, *, sync: bool, observe: bool, news: bool) -> Record:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         params = batch.params() | {
@@ -198,9 +192,10 @@ class LockSession(Trust):
             "session": self._number,
             "sync": sync,
             "observe": observe,
-            "seen": self._seen,
+            "seen": self._seen if news else None,
         }
-        return (await self._ask(self._connection, BATCH, params))["reply"]
+        # Not a whole ttl: who lost his connection in silence still comes back before he is ended.
+        return (await self._connection.ask(BATCH, params, self.ttl_s / 2))["reply"]
 
     async def _resume(self) -> None:
         """Take a new connection and everything that the member holds onto it; until it ends."""
@@ -232,7 +227,7 @@ class LockSession(Trust):
                 "commands": list(holdings.commands),
                 "leaderships": Jsonb(list(holdings.leaderships)),
             }
-            reply = (await self._ask(connection, RESUME, params))["reply"]
+            reply = (await connection.ask(RESUME, params))["reply"]
         except BaseException:
             await connection.close()
             raise
@@ -242,39 +237,17 @@ class LockSession(Trust):
         self._seen = ""  # a crash may have taken back what we saw
         self._renewed(sent_at)
         self._owners.resumed(reply["grants"])
-        self._owners.ring(reply["ring"])
         log.info(
             "lock session resumed as number %d with %d grants", self._number, len(reply["grants"])
         )
 
-    async def _open(self) -> Connection:
-        connection = await connect(self._url, name=f"engine_pg lock session {self.identity.node}")
-        connection.add_notice_handler(self._notice)
-        try:
-            # Near the ttl: a frozen process loses its session without anybody's help.
-            await self._ask(connection, SETTINGS, {"ttl_ms": str(int(self.ttl_s * 1000))})
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
-    async def _ask(self, connection: Connection, query: LiteralString, params: Record) -> Record:
-        """Run one statement; a warning makes its outcome unknown (a commit that was cut short)."""
-        self._warnings.clear()
-        cursor = await bounded(connection, connection.execute(query, params), self.ttl_s)
-        row = await cursor.fetchone()
-        if self._warnings or row is None:
-            raise OutcomeUnknown(f"the server warned: {', '.join(self._warnings)}")
-        return row
+    async def _open(self) -> SessionConnection:
+        return await SessionConnection.open(self._url, node=self.identity.node, ttl_s=self.ttl_s)
 
     async def _drop(self) -> None:
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
-
-    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            self._warnings.append(diagnostic.message_primary or "warning")
 
     def _renewed(self, sent_at: float) -> None:
         now = self.clock()

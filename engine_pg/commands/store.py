@@ -28,6 +28,7 @@ select procrastinate_defer_jobs_v1(array[row(
          jsonb_build_object('command_id', command_id), null)::procrastinate_job_to_defer_v1])
   from submitted
 """
+PROVE: Final[LiteralString] = "select pg_logical_emit_message(true, 'engine_pg', 'submitted')"
 # Commands that nobody runs and no job will: their job was lost, or their runner gave them up.
 REQUEUE: Final[LiteralString] = """
 with stranded as (
@@ -78,7 +79,7 @@ def _command(record: Record, steps: Sequence[StepView]) -> CommandView:
 
 async def submit(tx: Tx, submission: Submission, *, description: str, subject_kind: str) -> None:
     """Write a command and its job; repeating a submission changes nothing."""
-    await tx.run(
+    written = await tx.run(
         SUBMIT,
         {
             "command_id": submission.command_id,
@@ -91,6 +92,8 @@ async def submit(tx: Tx, submission: Submission, *, description: str, subject_ki
             "correlation_id": submission.correlation_id,
         },
     )
+    if not written:  # it is there, but perhaps on no standby yet: our own commit shows it
+        await tx.run(PROVE)
 
 
 async def view(tx: Tx, command_id: UUID) -> CommandView:

@@ -13,10 +13,10 @@ from typing import Any, Final, LiteralString, Self
 
 import psycopg
 import psycopg_pool
-from psycopg.rows import DictRow, dict_row
 
 from engine_pg.clock import boottime
 from engine_pg.db.faults import translated
+from engine_pg.db.hosts import HostConnection
 from engine_pg.db.tx import Connection, Params, Tx
 from engine_pg.db.wire import KEEPALIVE, bounded, sever
 from engine_pg.errors import DatabaseAway, EngineError, OutcomeUnknown
@@ -28,6 +28,8 @@ Opening = tuple[LiteralString, Params]
 READ: Final = "begin isolation level repeatable read read only"
 WRITE: Final = "begin isolation level read committed read write"
 _ATTEMPT_S: Final = 0.25
+_BEGIN_S: Final = 1.0
+"""`begin` waits for nothing: a server that is silent for so long does not hear us."""
 CONFIGURE: Final = """
 select set_config('idle_in_transaction_session_timeout', %(idle)s, false),
        set_config('lock_timeout', '5s', false),
@@ -53,11 +55,12 @@ class Database:
         self._bound_s = bound_s
         self._away_s = away_s
         self._idle_ms = str(int(idle_in_transaction_s * 1000))
-        self._pool: psycopg_pool.AsyncConnectionPool[psycopg.AsyncConnection[DictRow]] = (
+        self._replaced_at = 0.0
+        self._pool: psycopg_pool.AsyncConnectionPool[HostConnection] = (
             psycopg_pool.AsyncConnectionPool(
                 url,
-                kwargs={"autocommit": True, "row_factory": dict_row, "application_name": name}
-                | KEEPALIVE,
+                connection_class=HostConnection,
+                kwargs={"application_name": name} | KEEPALIVE,
                 configure=self._configure,
                 min_size=pool_min,
                 max_size=pool_max,
@@ -106,7 +109,7 @@ class Database:
         async with self.write() as tx:
             await tx.run(query, params)
 
-    async def _begin(self, begin: LiteralString, opening: Opening | None) -> Connection:
+    async def _begin(self, begin: LiteralString, opening: Opening | None) -> HostConnection:
         deadline = boottime() + self._away_s
         while True:
             try:
@@ -116,7 +119,7 @@ class Database:
                     raise DatabaseAway("no writable PostgreSQL answers") from error
                 continue
             try:
-                await bounded(connection, connection.execute(begin), self._bound_s)
+                await bounded(connection, connection.execute(begin), _BEGIN_S)
                 if opening is not None:
                     await bounded(connection, connection.execute(*opening), self._bound_s)
             except BaseException as error:
@@ -124,8 +127,15 @@ class Database:
                 await self._give_up(connection)
                 if not (isinstance(error, DatabaseAway) and lost and boottime() < deadline):
                     raise
+                await self._doubt(connection)
             else:
                 return connection
+
+    async def _doubt(self, lost: HostConnection) -> None:
+        """Replace the whole pool: what befell one idle connection befell those of its age."""
+        if lost.opened_at > self._replaced_at:
+            self._replaced_at = boottime()
+            await self._pool.drain()
 
     async def _commit(self, connection: Connection) -> None:
         warned: list[str] = []
@@ -146,7 +156,7 @@ class Database:
         if cursor.statusmessage != "COMMIT":
             raise EngineError("the transaction had failed and was rolled back")
 
-    async def _give_up(self, connection: Connection) -> None:
+    async def _give_up(self, connection: HostConnection) -> None:
         """Roll back and give the connection back; a broken one is replaced by the pool."""
         try:
             if not connection.closed:
@@ -164,8 +174,6 @@ async def connect(url: str, *, name: str) -> Connection:
     """Open a connection outside of any pool."""
     parameters: dict[str, Any] = {"application_name": name} | KEEPALIVE
     try:
-        return await psycopg.AsyncConnection[DictRow].connect(
-            url, autocommit=True, row_factory=dict_row, **parameters
-        )
+        return await HostConnection.connect(url, **parameters)
     except psycopg.Error as error:
         raise translated(error) from error

@@ -29,7 +29,9 @@ from integration.test_cluster_waiting import TICKETS, waiting
 from psycopg.types.json import Jsonb
 
 from engine_pg.cluster import membership, requests
+from engine_pg.cluster.batch import BATCH
 from engine_pg.cluster.breaking import break_lock
+from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.fence import ENTER, Fence
 from engine_pg.cluster.keys import Grant, Mode
 from engine_pg.cluster.locks import LockBusy
@@ -97,18 +99,22 @@ async def end(member, by, renewal: int | None = None) -> bool:
     )
 
 
-def losing(session, method: str, loses) -> None:
-    """Lose one answer of the session: the first for which `loses` holds."""
-    whole, lost = getattr(session, method), []
+@pytest.fixture
+def losing(monkeypatch):
+    """Lose the answer to one statement of the lock sessions; told which, from then on."""
+    whole, lost = SessionConnection.ask, []
 
-    async def once(*words, **how):
-        reply = await whole(*words, **how)
-        if not lost and loses(*words):
-            lost.append(True)
-            raise OutcomeUnknown("the answer was lost")
-        return reply
+    def lose(query, **sent) -> None:
+        async def once(self, asked, params, *bound_s):
+            reply = await whole(self, asked, params, *bound_s)
+            if asked == query and not lost and sent.items() <= params.items():
+                lost.append(True)
+                raise OutcomeUnknown("the answer was lost")
+            return reply
 
-    setattr(session, method, once)
+        monkeypatch.setattr(SessionConnection, "ask", once)
+
+    return lose
 
 
 # Fences and gates
@@ -464,11 +470,11 @@ def test_the_advisory_lock_follows_an_adopted_grant_when_it_becomes_free(fresh_d
     run(story())
 
 
-def test_a_resume_whose_answer_is_lost_is_tried_under_another_number(fresh_database_url):
+def test_a_resume_whose_answer_is_lost_is_tried_under_another_number(losing, fresh_database_url):
     async def story():
         async with node(fresh_database_url, "a") as a:
             hold = await a.locks.acquire(alone("through all"))
-            losing(a.session, "_ask", lambda _connection, query, _params: query == RESUME)
+            losing(RESUME)
             await cut_lock_session(a, a)
             async with a.membership.fencing.tx(Fence(hold.grants)):
                 pass
@@ -476,12 +482,30 @@ def test_a_resume_whose_answer_is_lost_is_tried_under_another_number(fresh_datab
     run(story())
 
 
-def test_a_ticket_whose_answer_was_lost_is_had_once(fresh_database_url):
+@pytest.mark.usefixtures("no_poll")
+def test_who_waits_for_what_a_resume_gives_back_is_rung(fresh_database_url):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a") as a, node(url, "b") as b:
+            hold = await a.locks.acquire(alone("lost release"))
+            asked = asyncio.ensure_future(b.locks.acquire(alone("lost release"), wait_s=20))
+            await in_line(b)
+            a.session.submit = lambda _part: None  # what a crash does to an asynchronous commit
+            a.locks.release(hold)
+            del a.session.submit
+            await cut_lock_session(b, a)
+            async with asyncio.timeout(5):
+                await asked
+
+    run(story())
+
+
+def test_a_ticket_whose_answer_was_lost_is_had_once(losing, fresh_database_url):
     async def story():
         url = fresh_database_url
         async with node(url, "a") as a, node(url, "b") as b:
             hold = await a.locks.acquire(alone("awaited"))
-            losing(b.session, "_send", lambda parts: parts.sync)
+            losing(BATCH, member=b.member_id, waits="{True}")
             asked = asyncio.ensure_future(b.locks.acquire(alone("awaited"), wait_s=20))
             await in_line(b)
             assert b.session.measures.resumes == 1
@@ -493,11 +517,11 @@ def test_a_ticket_whose_answer_was_lost_is_had_once(fresh_database_url):
     run(story())
 
 
-def test_a_claim_whose_answer_was_lost_is_had_once(database_url):
+def test_a_claim_whose_answer_was_lost_is_had_once(losing, database_url):
     async def story():
         async with node(database_url, "a") as a:
             command = await open_command(a)
-            losing(a.session, "_send", lambda parts: parts.sync)
+            losing(BATCH, sync=True)
             claim = await a.claims.claim(command)
             assert claim is not None
             assert claim.attempt == 2
@@ -679,9 +703,9 @@ def test_trust_is_counted_from_the_sending_of_a_renewal(fresh_database_url):
         async with node(fresh_database_url, "a") as a:
             whole, sent = a.session._send, []
 
-            async def slow(parts, *, sync, observe):
+            async def slow(parts, *, sync, **how):
                 before = a.session.clock()
-                reply = await whole(parts, sync=sync, observe=observe)
+                reply = await whole(parts, sync=sync, **how)
                 await asyncio.sleep(0.05)
                 if sync:
                     sent.append(before)

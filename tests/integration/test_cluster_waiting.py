@@ -68,7 +68,7 @@ def test_a_waiting_exclusive_request_is_not_starved_by_later_shared_ones(fresh_d
             writing = asyncio.ensure_future(b.locks.acquire(alone("door"), wait_s=20))
             await waiting(a, 1)
             for one in (a, b, c):
-                with pytest.raises(LockBusy, match=r"who waits|this node"):
+                with pytest.raises(LockBusy, match=r"exclusive by b, who waits"):
                     await one.locks.acquire(together("door"))
             later = [
                 asyncio.ensure_future(one.locks.acquire(together("door"), wait_s=20))
@@ -333,5 +333,29 @@ def test_an_unknown_key_is_granted_at_once_beside_a_long_queue(fresh_database_ur
                 each.cancel()
             await asyncio.wait(crowd)
             await waiting(a, 0)
+
+    run(story())
+
+
+@pytest.mark.usefixtures("no_poll")
+def test_who_takes_a_ticket_while_the_one_before_is_given_back_is_served(fresh_database_url):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a") as a, node(url, "b") as b, node(url, "c") as c:
+            reader = await a.locks.acquire(together("gap of tickets"))
+            first = asyncio.ensure_future(b.locks.acquire(alone("gap of tickets"), wait_s=20))
+            await waiting(a, 1)
+            async with stop_at(url, "lock_ticket", "after delete") as stop:
+                first.cancel()
+                await stop.reached()  # given back, and not committed
+                second = asyncio.ensure_future(
+                    c.locks.acquire(together("gap of tickets"), wait_s=20)
+                )
+                await waiting(a, 2)  # it has seen the first one's ticket, twice
+                await eventually(lambda: asyncio.sleep(0, not c.session._queue))
+                await stop.go()
+                async with asyncio.timeout(5):
+                    await second
+            a.locks.release(reader)
 
     run(story())

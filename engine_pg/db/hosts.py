@@ -1,0 +1,173 @@
+"""Connections to the writable server: all hosts are asked at once, the newest timeline wins.
+
+A primary that was cut off from its standby still answers queries and grants advisory locks after
+the standby was promoted. So once any connection of a process has seen a newer timeline, those to
+older ones are severed, and none is opened there any more. A host that hangs costs a moment.
+
+Does not promise: that the server is the right one while no other is in reach. Only a commit that
+its standby acknowledged proves that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Self, cast
+from weakref import WeakSet
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+from typing_extensions import override
+
+from engine_pg.clock import boottime
+from engine_pg.db.wire import sever
+
+ORIGIN: Final = """
+select system_identifier as system,
+       ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint as timeline
+  from pg_control_system()
+"""
+_BOUND_S: Final = 3.0
+_GRACE_S: Final = 0.2
+"""How long the other hosts may still answer once one has: theirs may be the newer timeline."""
+_AGAIN_S: Final = 0.1
+
+
+class HostConnection(psycopg.AsyncConnection[DictRow]):
+    """A connection to the newest writable server among the hosts of its URL."""
+
+    system = 0
+    timeline = 0
+    opened_at = 0.0
+
+    @classmethod
+    @override
+    async def connect(cls, conninfo: str = "", *, autocommit: bool = True, **kwargs: Any) -> Self:
+        """Ask all hosts at once; raises the last refusal, or `ConnectionTimeout` when all hang."""
+        hosts = each_host(conninfo_to_dict(conninfo, **kwargs))
+        race = Race([partial(cls._open, host, autocommit=autocommit) for host in hosts])
+        try:
+            await race.run()
+            newest = race.newest()
+            timelines_of(conninfo).admit(newest)
+            race.found.remove(newest)
+        finally:
+            for other in race.found:
+                await other.close()
+        return cast("Self", newest)
+
+    @classmethod
+    async def _open(cls, conninfo: str, *, autocommit: bool) -> HostConnection:
+        connection = await super().connect(conninfo, autocommit=autocommit)
+        try:
+            connection.row_factory = dict_row
+            connection.opened_at = boottime()
+            row = await (await connection.execute(ORIGIN)).fetchone()
+            assert row is not None
+            connection.system, connection.timeline = row["system"], row["timeline"]
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+
+class Race:
+    """Several ways to connect, tried at once until all answered or the first has waited enough."""
+
+    def __init__(self, ways: list[Callable[[], Awaitable[HostConnection]]]) -> None:
+        self.found: list[HostConnection] = []
+        self._ways = ways
+        self._silent = len(ways)
+        self._answered = asyncio.Event()  # by every host: nobody is waited for any more
+        self._refusal: psycopg.Error = psycopg.errors.ConnectionTimeout("no host answers")
+
+    async def run(self) -> None:
+        """Collect connections; bounded as a whole."""
+        with suppress(TimeoutError):  # who is silent yet stays out
+            async with asyncio.timeout(_BOUND_S) as bound, asyncio.TaskGroup() as group:
+                for way in self._ways:
+                    group.create_task(self._try(way, bound))
+
+    def newest(self) -> HostConnection:
+        """Return the connection to the newest timeline, or raise why there is none."""
+        if not self.found:
+            raise self._refusal
+        return max(self.found, key=lambda each: each.timeline)
+
+    async def _try(
+        self, way: Callable[[], Awaitable[HostConnection]], bound: asyncio.Timeout
+    ) -> None:
+        """Connect; who refuses is asked again while another hangs: it may be promoted."""
+        first = True
+        while not bound.expired() and (first or not self._answered.is_set()):
+            try:
+                self.found.append(await way())
+            except psycopg.Error as error:
+                self._refusal = error
+            self._silent -= first
+            first = False
+            if not self._silent:
+                self._answered.set()
+            if self.found:
+                self._close_soon(bound)
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_S):
+                    await self._answered.wait()
+
+    def _close_soon(self, bound: asyncio.Timeout) -> None:
+        """Leave the others a moment from the first connection on."""
+        grace = asyncio.get_running_loop().time() + _GRACE_S
+        if not bound.expired():
+            bound.reschedule(min(grace, bound.when() or grace))
+
+
+class Timelines:
+    """The newest timeline that a process has seen behind one URL, and its connections there."""
+
+    def __init__(self) -> None:
+        self._newest: dict[int, int] = {}
+        self._open: WeakSet[HostConnection] = WeakSet()
+
+    def admit(self, connection: HostConnection) -> None:
+        """Take a new connection in, severing older ones; refuse one that is itself too old."""
+        system, timeline = connection.system, connection.timeline
+        newest = self._newest.setdefault(system, timeline)
+        if timeline < newest:
+            raise psycopg.OperationalError(
+                f"the server is on timeline {timeline}, and {newest} was seen: an old primary"
+            )
+        self._newest[system] = timeline
+        for each in list(self._open):
+            if each.system == system and each.timeline < timeline:
+                sever(each)
+        self._open.add(connection)
+
+
+_KNOWN: Final[dict[str, Timelines]] = {}
+
+
+def timelines_of(url: str) -> Timelines:
+    """Return what this process knows of the servers behind a URL, the pool and the sessions."""
+    return _KNOWN.setdefault(url, Timelines())
+
+
+def each_host(parameters: dict[str, Any]) -> list[str]:
+    """Return one connection string for each host that the parameters name."""
+    lists = {
+        name: str(parameters[name]).split(",")
+        for name in ("host", "hostaddr", "port")
+        if parameters.get(name) is not None
+    }
+    count = max((len(lists.get(name, ())) for name in ("host", "hostaddr")), default=1) or 1
+    return [
+        make_conninfo("", **parameters | {name: _nth(words, n) for name, words in lists.items()})
+        for n in range(count)
+    ]
+
+
+def _nth(words: list[str], n: int) -> str:
+    return words[n] if len(words) > 1 else words[0]

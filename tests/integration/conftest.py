@@ -1,0 +1,69 @@
+"""Two servers for the tests of failover: one pair for a run, one database for each test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from links import Link
+from psycopg import sql
+from replication import Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """A pair of servers that stream, and a migrated database on them that nobody has used."""
+
+    pair: Pair
+    database: str
+
+    @property
+    def url(self) -> str:
+        return self.pair.url(self.database)
+
+    def url_of(self, *links: Link, attrs: str | None = "read-write") -> str:
+        return self.pair.url_of(*links, database=self.database, attrs=attrs)
+
+    @contextmanager
+    def private_link(self) -> Iterator[tuple[Link, str]]:
+        """Yield one more link to the present primary, and the address of the database behind it."""
+        link = Link(self.pair.primary.link.target)
+        try:
+            yield link, self.url_of(link)
+        finally:
+            link.close()
+
+
+@pytest.fixture(scope="session")
+def pair(roomy_tmp: Path) -> Iterator[Pair]:
+    """Yield a primary and its synchronous standby."""
+    binaries = os.environ.get("ENGINE_TEST_PG_BIN")
+    pair = Pair(roomy_tmp / "pair", binaries=Path(binaries) if binaries else None)
+    try:
+        pair.start()
+        yield pair
+    finally:
+        pair.stop()
+
+
+@pytest.fixture
+def replicated(pair: Pair) -> Iterator[Replicated]:
+    """Yield the pair, whole, with a database for this test alone."""
+    pair.rejoin()
+    name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
+    create = sql.SQL("create database {} owner engine template engine").format(name)
+    pair.primary.ask(create)
+    pair.wait_until_applied()
+    try:
+        yield Replicated(pair, database)
+    finally:
+        pair.rejoin()
+        pair.primary.ask(sql.SQL("drop database {} with (force)").format(name))
