@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from engine_pg.cluster.batch import BATCH, Batch
 from engine_pg.cluster.fence import ENTER, Fence, leader_gate_of
-from engine_pg.cluster.locks import LockBusy, Reason
+from engine_pg.cluster.locks import Grant, LockBusy, Reason
 from engine_pg.cluster.members import end_member, gate_of
 from engine_pg.cluster.membership import Lease
 from engine_pg.cluster.ops import Asking, Op
@@ -57,6 +57,17 @@ async def joined(connection):
     return member_id
 
 
+def resuming(member_id, number: int, *grants: Grant) -> dict[str, object]:
+    return {
+        "member": member_id,
+        "session": number,
+        "held": Jsonb([grant.record for grant in grants]),
+        "tickets": [],
+        "commands": [],
+        "leaderships": Jsonb([]),
+    }
+
+
 async def negated(check):
     return not await check()
 
@@ -67,22 +78,14 @@ def test_a_statement_of_an_old_lock_session_does_nothing_when_it_thaws(database_
             member_id = await joined(old)
             # As if it were frozen: the order to terminate it has not arrived yet.
             await new.execute("update member set backend_pid = 0 where member_id = %s", [member_id])
-            held = {
-                "member": member_id,
-                "session": 2,
-                "held": Jsonb([]),
-                "tickets": [],
-                "commands": [],
-                "leaderships": Jsonb([]),
-            }
-            await new.execute(RESUME, held)
+            await new.execute(RESUME, resuming(member_id, 2))
             with pytest.raises(psycopg.Error, match="was succeeded by session 2"):
                 await batch(old, member_id, 1, asking(alone("thaws")))
             cursor = await new.execute(OWN_LOCKS, [old.info.backend_pid])
             assert (await cursor.fetchone())["n"] == 0
             assert (await batch(new, member_id, 2, asking(alone("thaws"))))["acquired"]["tokens"]
             with pytest.raises(psycopg.Error, match="was succeeded by session 2"):
-                await old.execute(RESUME, held | {"session": 2})
+                await old.execute(RESUME, resuming(member_id, 2))
 
     run(story())
 

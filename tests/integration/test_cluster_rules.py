@@ -22,6 +22,7 @@ from integration.test_cluster_interleavings import (
     batch,
     joined,
     raw,
+    resuming,
 )
 from integration.test_cluster_locks import ADVISORY, alone, cut_lock_session, together
 from integration.test_cluster_members import open_command
@@ -373,17 +374,6 @@ def test_the_body_under_a_lock_ends_at_once_with_its_member(fresh_database_url):
 # The lock session
 
 
-def resumed_with(member_id, number: int, *grants: Grant) -> dict[str, object]:
-    return {
-        "member": member_id,
-        "session": number,
-        "held": Jsonb([grant.record for grant in grants]),
-        "tickets": [],
-        "commands": [],
-        "leaderships": Jsonb([]),
-    }
-
-
 def test_a_release_of_an_old_lock_session_does_nothing_when_it_thaws(database_url):
     async def story():
         async with await raw(database_url) as old:
@@ -411,7 +401,7 @@ def test_a_resume_ends_its_predecessor_and_takes_its_advisory_locks(database_url
                 Grant(each.key, each.mode, token)
                 for each, token in zip(wanted, reply["acquired"]["tokens"], strict=True)
             ]
-            await new.execute(RESUME, resumed_with(member_id, 2, *grants))
+            await new.execute(RESUME, resuming(member_id, 2, *grants))
             cursor = await new.execute(OWN_LOCKS, [new.info.backend_pid])
             assert (await cursor.fetchone())["n"] == 2
             with pytest.raises(psycopg.OperationalError):
@@ -430,7 +420,7 @@ def test_a_resume_vacates_what_its_member_does_not_know_that_it_leads(fresh_data
                 [member_id],
             )
             known = [{"name": "known", "term": 2}, {"name": "older", "term": 1}]
-            params = resumed_with(member_id, 2) | {"leaderships": Jsonb(known)}
+            params = resuming(member_id, 2) | {"leaderships": Jsonb(known)}
             await new.execute(RESUME, params)
             cursor = await new.execute("select name from leader where member_id is not null")
             assert await cursor.fetchall() == [{"name": "known"}]
@@ -445,7 +435,7 @@ def test_who_was_ended_does_not_resume(fresh_database_url):
             member_id = await joined(old)
             assert await end_member(a.db, member_id, renewal=None, by=a.member_id, reason="forced")
             with pytest.raises(psycopg.Error, match="was ended: forced"):
-                await new.execute(RESUME, resumed_with(member_id, 2))
+                await new.execute(RESUME, resuming(member_id, 2))
 
     run(story())
 
@@ -526,6 +516,21 @@ def test_a_claim_whose_answer_was_lost_is_had_once(losing, database_url):
             assert claim is not None
             assert claim.attempt == 2
             assert a.claims.commands == [command]
+
+    run(story())
+
+
+def test_who_gets_no_answer_gives_the_connection_up_before_its_lease_is_over(fresh_database_url):
+    lease = Lease(ttl_s=2.0, margin_s=0.2, heartbeat_s=0.1)
+
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a", lease=lease) as a, await raw(url) as other:
+            first = a.session._connection
+            await other.execute("begin")
+            await other.execute("select from member where member_id = %s for update", [a.member_id])
+            await eventually(lambda: truth(a.session._connection is not first), 1.7)
+            await other.execute("rollback")
 
     run(story())
 
