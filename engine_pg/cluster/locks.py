@@ -50,6 +50,7 @@ class Locks:
         self.session = session
         self.lines = Lines()
         self.limit = limit
+        self.rings = 0
         self._clock = clock
         self._numbers = itertools.count()
         self._holds: dict[Entry, Hold] = {}
@@ -167,6 +168,7 @@ class Locks:
 
     def serve(self) -> None:
         """Ask again for those who stand first in line: somebody rang, or a while has passed."""
+        self.rings += 1
         self._advance(self.lines.first())
 
     def end(self, error: MemberEnded) -> None:

@@ -37,6 +37,7 @@ class Desk(Protocol):
 
     session: LockSession
     lines: Lines
+    rings: int
 
     def keep(self, hold: Hold) -> None:
         """Keep a hold from now on: what is not listed at a resume is deleted there."""
@@ -58,6 +59,7 @@ class Request(Asking):
         "_again",
         "_desk",
         "_leaving",
+        "_rings",
         "_timer",
         "_under_way",
         "_up",
@@ -74,6 +76,7 @@ class Request(Asking):
         self._desk = desk
         self._timer: asyncio.TimerHandle | None = None
         self._again = 0
+        self._rings = 0
         self._under_way = self._leaving = self._up = False
 
     def start(self, wait_s: float | None) -> None:
@@ -124,7 +127,9 @@ class Request(Asking):
             self._desk.lines.stand(self)
             if self._up or self.future.done():
                 self._leave()
-            elif new:  # a release may have come between the try and the ticket: nobody rings for it
+            elif new or self._rings != self._desk.rings:
+                # A release may have come between the try and the ticket: nobody rings for it. Or
+                # it rang while the answer of a try before it was still on its way.
                 self.advance()
             elif answer["again"]:
                 self._later(self.advance)
@@ -162,6 +167,7 @@ class Request(Asking):
 
     def _ask(self) -> None:
         self._under_way = True
+        self._rings = self._desk.rings
         self._desk.session.submit(self)
 
     def _ask_again(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from engine_pg.commands.rows import Submission
 from engine_pg.db.database import Database, connect
 from engine_pg.db.faults import translated
 from engine_pg.db.listener import Doorbells
-from engine_pg.errors import DatabaseAway, EngineError, LeaseLost, OutcomeUnknown
+from engine_pg.errors import DatabaseAway, EngineError, LeaseLost, OutcomeUnknown, Unavailable
 from engine_pg.ids import new_id
 
 IN_DOUBT = """
@@ -266,8 +267,9 @@ class Taker:
 
     async def take(self) -> None:
         while True:
-            hold = await self.one.locks.acquire(alone(str(new_id())))
-            self.tokens.append(hold.grants[0].token)
+            with suppress(Unavailable, LeaseLost):  # nobody answered in time: nothing is held
+                hold = await self.one.locks.acquire(alone(str(new_id())))
+                self.tokens.append(hold.grants[0].token)
             await asyncio.sleep(0.01)
 
     async def goes_on(self) -> None:
