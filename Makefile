@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test check spec fmt reference bench chaos soak clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="
 test: $(VENV)/.dev ## Run all tests; PYTEST_ARGS="-k locks"
 	@scripts/setup-sdk $(VENV) || [ -z "$$ENGINE_CI" ]
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+mutants: $(VENV)/.dev ## Break the rules one by one, and see that the tests notice; ARGS="no-gate"
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 	@$(BIN)/ruff check .
