@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test check spec fmt reference bench clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="
 test: $(VENV)/.dev ## Run all tests; PYTEST_ARGS="-k locks"
 	@scripts/setup-sdk $(VENV) || [ -z "$$ENGINE_CI" ]
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+mutants: $(VENV)/.dev ## Break the rules one by one, and see that the tests notice; ARGS="no-gate"
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 	@$(BIN)/ruff check .
@@ -42,6 +45,13 @@ reference: $(VENV)/.dev ## Write what follows from the code into docs/reference
 
 bench: $(VENV)/.bench ## Run the benchmarks; ARGS picks some
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev ## Hurt everything for a while, and judge what happened; SECONDS=60 SEED=1 ARGS=...
+	@PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(ARGS)
+
+soak: $(VENV)/.dev ## Chaos, seed after seed; MINUTES=60 PIECE=1 (a piece goes on in one report)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),60) --piece $(or $(PIECE),1) \
+		--seconds $(or $(SECONDS),180) --results .state/soak.jsonl --report .state/soak.md $(ARGS)
 
 clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -28,7 +28,7 @@ union all select 'engine_lock_tickets', kind, count(*) from lock_ticket group by
 union all select 'engine_lock_waiters', null, count(distinct ticket) from lock_ticket
 union all select 'engine_lock_oldest_wait_seconds', null,
        coalesce(extract(epoch from clock_timestamp() - min(waiting_since)), 0) from lock_ticket
-union all select 'engine_epoch', null, max(epoch_id) from cluster_epoch
+union all select 'engine_epoch', null, coalesce(max(epoch_id), 0) from cluster_epoch
 union all select 'engine_commands', state, count(*) from command
            where ended_at is null or ended_at > now() - interval '1 hour' group by state
 union all select 'engine_hosts', status, count(*) from host group by status

@@ -26,6 +26,7 @@ class Entry:
     wanted: tuple[Wanted, ...]
     reason: Reason
     number: int = 0
+    since: float = 0.0
     ticket: int | None = None
 
     @property
@@ -118,13 +119,14 @@ class Lines:
         found = {id(e): e for line in self._lines.values() for e in _run(line.waiting)}
         return list(found.values())
 
-    def in_the_way(self, entry: Entry) -> list[tuple[Entry, Wanted]]:
-        """Return who excludes an entry, holders and those who wait, for people."""
+    def in_the_way(self, entry: Entry) -> list[tuple[str, Entry, Wanted]]:
+        """Return who excludes an entry, for people: by a grant, or by waiting (a ticket)."""
         return [
-            (other, theirs)
+            (what, other, theirs)
             for wanted in entry.wanted
             if (line := self._lines.get(wanted.key)) is not None
-            for other, theirs in (*line.ahead, *line.waiting)
+            for what, these in (("grant", line.ahead), ("ticket", line.waiting))
+            for other, theirs in these
             if other is not entry and wanted.conflicts(theirs)
         ]
 

@@ -50,6 +50,7 @@ class Locks:
         self.session = session
         self.lines = Lines()
         self.limit = limit
+        self.rings = 0
         self._clock = clock
         self._numbers = itertools.count()
         self._holds: dict[Entry, Hold] = {}
@@ -147,7 +148,7 @@ class Locks:
     def adopt(self, grants: Sequence[Grant]) -> Hold:
         """Hold grants that came with a command; called while its claim is being settled."""
         wishes = tuple(Wanted(grant.key, grant.mode) for grant in grants)
-        entry = Entry(wishes, Reason("adopted"), next(self._numbers))
+        entry = Entry(wishes, Reason("adopted"), next(self._numbers), self._clock())
         self.lines.put_ahead(entry)
         hold = Hold(tuple(grants), entry, self._clock())
         self.keep(hold)
@@ -172,6 +173,7 @@ class Locks:
 
     def serve(self) -> None:
         """Ask again for those who stand first in line: somebody rang, or a while has passed."""
+        self.rings += 1
         self._advance(self.lines.first())
 
     def end(self, error: MemberEnded) -> None:

@@ -24,6 +24,29 @@ WORKER: Final[LiteralString] = """
 update member set worker_id = %(worker)s where member_id = %(member)s and state = 'live'
 """
 
+# A heartbeat of a member that has nothing else to say. When it is not `complete`, or `seen` is new,
+# a whole batch says what is wrong, follows grants, tells of members and leaders.
+RENEW: Final[LiteralString] = """
+with member_renew as (
+  update member set renewal = renewal + 1, renewed_at = clock_timestamp(),
+         expires_at = clock_timestamp() + ttl
+   where member_id = %(member)s and session_number = %(session)s and state = 'live'
+     and current_setting('transaction_isolation') = 'read committed'
+  returning 1)
+select exists (select from member_renew)
+         and not exists (select from lock_grant
+                          where member_id = %(member)s and not advisory_held) as complete,
+       array_agg(member_id) as members, array_agg(renewal) as renewals,
+       concat(bit_xor(uuid_hash_extended(member_id, revision)), ':',
+              (select concat(count(*), ':', sum(revision)) from leader)) as seen
+  from member where state = 'live'
+"""
+LOOK: Final[LiteralString] = """
+select bool_or(member_id = %(member)s and session_number = %(session)s) as complete,
+       array_agg(member_id) as members, array_agg(renewal) as renewals
+  from member where state = 'live'
+"""
+
 
 def gate_of(member_id: UUID) -> int:
     """Return the 32-bit advisory key of a member's gate."""
@@ -122,3 +145,10 @@ async def end_member(
 async def record_worker(db: Database, member_id: UUID, worker_id: int) -> None:
     """Say which queue worker is the member's, so that its end puts the worker's jobs back."""
     await db.statement(WORKER, {"member": member_id, "worker": worker_id})
+
+
+def reply_of(row: Record) -> Record:
+    """Return what one of the statements answered in the form in which a batch answers."""
+    counters = dict(zip(map(str, row["members"]), row["renewals"], strict=True))
+    view = {"counters": counters} | ({"seen": row["seen"]} if "seen" in row else {})
+    return {"results": [], "acquired": None, "ring": [], "view": view}

@@ -28,6 +28,8 @@ from engine_pg.errors import EngineError, MemberEnded
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 1.0
+_LOOK_TWICE: Final = 4
+"""So many members, those that joined first, look at the others between their renewals, too."""
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
 
@@ -226,6 +228,9 @@ class Membership:
     def _observed(self, look: Record) -> None:
         before = self.draining
         changed = self.view.take(look)
+        if changed:
+            me = self.identity.member_id
+            self.session.looks_twice = self.view.is_eldest(me, _LOOK_TWICE)
         self._watch.observed(self.view.counters())
         if self.draining != before:
             log.info("draining" if self.draining else "draining no more")

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from engine_pg.cluster.holds import Hold
 from engine_pg.cluster.keys import Grant, LockBusy, Reason, Wanted
-from engine_pg.cluster.lines import Entry, Lines
+from engine_pg.cluster.lines import Lines
 from engine_pg.cluster.ops import Asking, Op
 from engine_pg.cluster.session import LockSession
 from engine_pg.db.tx import Record
@@ -40,6 +40,7 @@ class Desk(Protocol):
 
     session: LockSession
     lines: Lines
+    rings: int
 
     def keep(self, hold: Hold) -> None:
         """Keep a hold from now on: what is not listed at a resume is deleted there."""
@@ -61,24 +62,24 @@ class Request(Asking):
         "_again",
         "_desk",
         "_leaving",
+        "_rings",
         "_timer",
         "_under_way",
         "_up",
         "future",
-        "since",
     )
 
     def __init__(
         self, desk: Desk, wanted: tuple[Wanted, ...], reason: Reason, number: int, *, waits: bool
     ) -> None:
-        super().__init__(wanted, reason, number)
+        super().__init__(wanted, reason, number, desk.session.clock())
         self.tries = True
         self.waits = waits
         self.future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
-        self.since = desk.session.clock()
         self._desk = desk
         self._timer: asyncio.TimerHandle | None = None
         self._again = 0
+        self._rings = 0
         self._under_way = self._leaving = self._up = False
 
     def start(self, wait_s: float | None) -> None:
@@ -87,7 +88,7 @@ class Request(Asking):
         if not lines.enter(self):
             if not self.waits:
                 self._desk.session.measures.refused(self.wanted[0].key.kind)
-                raise LockBusy(self.wanted, _neighbours(lines.in_the_way(self)))
+                raise LockBusy(self.wanted, self._neighbours())
             self.tries = False
             lines.stand(self)
         if wait_s is not None:
@@ -129,7 +130,9 @@ class Request(Asking):
             self._desk.lines.stand(self)
             if self._up or self.future.done():
                 self._leave()
-            elif new:  # a release may have come between the try and the ticket: nobody rings for it
+            elif new or self._rings != self._desk.rings:
+                # A release may have come between the try and the ticket: nobody rings for it. Or
+                # it rang while the answer of a try before it was still on its way.
                 self.advance()
             elif answer["again"] and self._again < _MOST_AGAIN:
                 self._later(self.advance)
@@ -167,6 +170,7 @@ class Request(Asking):
 
     def _ask(self) -> None:
         self._under_way = True
+        self._rings = self._desk.rings
         self._desk.session.submit(self)
 
     def _ask_again(self) -> None:
@@ -210,19 +214,25 @@ class Request(Asking):
 
         session.submit(Op({"op": "withdraw", "ticket": self.ticket}, withdrawn, self.fail))
 
+    def _neighbours(self) -> list[Record]:
+        """Return who of this process is in the way, as the database tells of others."""
+        session = self._desk.session
+        return [
+            {
+                "what": what,
+                "kind": theirs.key.kind,
+                "id": theirs.key.id,
+                "mode": theirs.mode,
+                "member_id": str(session.identity.member_id),
+                "node": session.identity.node,
+                "command_id": other.reason.command_id and str(other.reason.command_id),
+                "user_name": other.reason.user_name,
+                "reason": other.reason.text,
+                "age_s": session.clock() - other.since,
+            }
+            for what, other, theirs in self._desk.lines.in_the_way(self)
+        ]
+
 
 def _nothing(_: object) -> None:
     """Nobody waits for it: the session rings."""
-
-
-def _neighbours(found: Sequence[tuple[Entry, Wanted]]) -> list[Record]:
-    return [
-        {
-            "what": "grant",
-            "mode": theirs.mode,
-            "node": "this node",
-            "reason": other.reason.text,
-            "user_name": other.reason.user_name,
-        }
-        for other, theirs in found
-    ]

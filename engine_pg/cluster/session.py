@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -24,6 +24,7 @@ from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.batch import BATCH, Batch
 from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.measures import Measures
+from engine_pg.cluster.members import LOOK, RENEW, reply_of
 from engine_pg.cluster.ops import Identity, Owners, Part
 from engine_pg.cluster.trust import Trust
 from engine_pg.db.faults import SessionSuperseded
@@ -72,6 +73,7 @@ class LockSession(Trust):
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
+        self.looks_twice = True  # for each renewal
         self._seen = ""  # by the last look: what did not change since is not told again
         self._singly = 0  # operations that go one by one: one of them fails its batch
 
@@ -155,11 +157,14 @@ class LockSession(Trust):
         if not (batch.parts or observe or sync):
             return
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
-        news = sync or self._look_at <= 0
-        if observe:  # twice as often as renewals: a counter that stands still is seen sooner
-            self._look_at = sent_at + self._heartbeat_s / 2  # a ring from now on asks for another
+        rung = self._look_at <= 0
+        if observe:  # a ring from now on asks for another
+            self._look_at = sent_at + self._heartbeat_s / (2 if self.looks_twice else 1)
         try:
-            reply = await self._send(batch, sync=sync, observe=observe, news=news)
+            if batch.parts or rung:
+                reply = await self._send(batch, sync=sync, observe=observe, news=sync or rung)
+            else:
+                reply = await self._beat(renew=sync)
         except MemberEnded:
             self._queue.extendleft(reversed(batch.parts))
             raise
@@ -193,18 +198,26 @@ class LockSession(Trust):
             else:
                 part.fail(error)
 
+    async def _beat(self, *, renew: bool) -> Record:
+        """Renew and look, or only look; a whole batch follows when there is more to it."""
+        row = await self._ask(RENEW if renew else LOOK, {})
+        if not row["complete"]:
+            return await self._send(Batch([]), sync=renew, observe=True, news=renew)
+        if renew and row["seen"] != self._seen:
+            return await self._send(Batch([]), sync=False, observe=True, news=True)
+        return reply_of(row)
+
     async def _send(self, batch: Batch, *, sync: bool, observe: bool, news: bool) -> Record:
+        seen = self._seen if news else None
+        params = batch.params() | {"sync": sync, "observe": observe, "seen": seen}
+        return (await self._ask(BATCH, params))["reply"]
+
+    async def _ask(self, query: LiteralString, params: Record) -> Record:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
-        params = batch.params() | {
-            "member": self.identity.member_id,
-            "session": self._number,
-            "sync": sync,
-            "observe": observe,
-            "seen": self._seen if news else None,
-        }
+        who = {"member": self.identity.member_id, "session": self._number}
         # Not a whole ttl: who lost his connection in silence still comes back before he is ended.
-        return (await self._connection.ask(BATCH, params, self.ttl_s / 2))["reply"]
+        return await self._connection.ask(query, params | who, self.ttl_s / 2)
 
     async def _resume(self) -> None:
         """Take a new connection and everything that the member holds onto it; until it ends."""

@@ -58,6 +58,11 @@ class View:
             if member_id in self.ttls_s
         ]
 
+    def is_eldest(self, member_id: UUID, count: int) -> bool:
+        """Tell whether a member is among the `count` that joined first."""
+        order = sorted((each.joined_s, each.member_id) for each in self.candidates.values())
+        return any(member_id == eldest for _, eldest in order[:count])
+
     def silent_s(self, member_id: UUID) -> float:
         """Return for how long a member's counter has stood still, on our own clock."""
         moved = self._moved.get(member_id)

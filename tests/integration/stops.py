@@ -90,24 +90,27 @@ async def stop_at(
             )
 
 
-SLOW_TRY = """
+SLOW = """
 create schema stops;
-create function stops.pg_try_advisory_lock_shared(p_key bigint) returns boolean
-language plpgsql as $$
+create function stops.{0}(p_key bigint) returns boolean language plpgsql as $$
 begin
-  perform pg_catalog.pg_advisory_xact_lock_shared(4242, hashtext('try'));
-  return pg_catalog.pg_try_advisory_lock_shared(p_key);
+  perform pg_catalog.pg_advisory_xact_lock_shared(4242, hashtext({1}));
+  return pg_catalog.{0}(p_key);
 end $$
 """
 
 
 @asynccontextmanager
-async def stop_in_try(url: str) -> AsyncGenerator[tuple[Stop, str]]:
-    """Stop shared tries inside of their statement, its snapshot taken; yield whose URL does so."""
+async def stop_in(url: str, function: str) -> AsyncGenerator[tuple[Stop, str]]:
+    """Stop calls of a function of advisory locks before they do anything; yield whose URL does so.
+
+    The statement that calls it has begun, and so its snapshot is taken.
+    """
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(SLOW_TRY)
-        await connection.execute("select pg_advisory_lock(4242, hashtext('try'))")
-        stop = Stop(connection, "try")
+        words = (sql.Identifier(function), sql.Literal(function))
+        await connection.execute(sql.SQL(SLOW).format(*words))
+        await connection.execute("select pg_advisory_lock(%s, hashtext(%s))", [CLASS, function])
+        stop = Stop(connection, function)
         try:
             yield stop, f"{url}?options=-csearch_path%3Dstops,pg_catalog,public"
         finally:

@@ -479,7 +479,9 @@ def test_a_node_that_is_not_ready_says_why(database_url):
 def test_the_live_view_shows_everything_at_once(ask):
     async def scenario(node: Api, _made: Furniture):
         view = (await node.client.get("/api/v1/status")).json()
-        assert view.keys() == {"nodes", "leaders", "locks", "hosts", "vms", "commands", "events"}
+        assert view.keys() == {
+            "summary", "nodes", "leaders", "locks", "hosts", "vms", "commands", "events",
+        }  # fmt: skip
         assert view["vms"] == {"down": 4, "powering_up": 2}
         assert [(h["name"], h["status"], h["vms"]) for h in view["hosts"]] == [
             ("h1", "up", 1), ("z_h1", "up", 1),
@@ -501,7 +503,9 @@ def test_without_a_database_there_is_a_fault_and_a_hint_to_come_back(database_ur
                 answer = await node.client.get(path)
                 assert answer.status_code == 503
                 assert answer.headers["retry-after"]
-                assert "<fault>" in answer.text
+                told = answer.json()["error"] if "v1" in path else answer.text
+                assert "no writable PostgreSQL" in told
+                assert ("<fault>" in told) == ("v1" not in path)
             login = await node.login()
             assert (login.status_code, login.json()["error_code"]) == (503, "server_error")
             assert (await node.client.get("/healthz")).status_code == 200

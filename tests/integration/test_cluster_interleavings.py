@@ -10,14 +10,14 @@ import asyncio
 import psycopg
 import pytest
 from integration.nodes import LEASE, eventually, node, run
-from integration.stops import stop_at, stop_in_try
+from integration.stops import stop_at, stop_in
 from integration.test_cluster_locks import ADVISORY, alone, cut_lock_session, together
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from engine_pg.cluster.batch import BATCH, Batch
 from engine_pg.cluster.fence import ENTER, Fence, leader_gate_of
-from engine_pg.cluster.locks import LockBusy, Reason
+from engine_pg.cluster.locks import Grant, LockBusy, Reason
 from engine_pg.cluster.members import end_member, gate_of
 from engine_pg.cluster.membership import Lease
 from engine_pg.cluster.ops import Asking, Op
@@ -35,11 +35,11 @@ def asking(*wanted) -> Asking:
     return entry
 
 
-async def batch(connection, member_id, session: int, *parts):
+async def batch(connection, member_id, session: int, *parts, sync: bool = True):
     params = Batch(parts).params() | {
         "member": member_id,
         "session": session,
-        "sync": True,
+        "sync": sync,
         "observe": False,
         "seen": "",
     }
@@ -57,6 +57,17 @@ async def joined(connection):
     return member_id
 
 
+def resuming(member_id, number: int, *grants: Grant) -> dict[str, object]:
+    return {
+        "member": member_id,
+        "session": number,
+        "held": Jsonb([grant.record for grant in grants]),
+        "tickets": [],
+        "commands": [],
+        "leaderships": Jsonb([]),
+    }
+
+
 async def negated(check):
     return not await check()
 
@@ -67,22 +78,14 @@ def test_a_statement_of_an_old_lock_session_does_nothing_when_it_thaws(database_
             member_id = await joined(old)
             # As if it were frozen: the order to terminate it has not arrived yet.
             await new.execute("update member set backend_pid = 0 where member_id = %s", [member_id])
-            held = {
-                "member": member_id,
-                "session": 2,
-                "held": Jsonb([]),
-                "tickets": [],
-                "commands": [],
-                "leaderships": Jsonb([]),
-            }
-            await new.execute(RESUME, held)
+            await new.execute(RESUME, resuming(member_id, 2))
             with pytest.raises(psycopg.Error, match="was succeeded by session 2"):
                 await batch(old, member_id, 1, asking(alone("thaws")))
             cursor = await new.execute(OWN_LOCKS, [old.info.backend_pid])
             assert (await cursor.fetchone())["n"] == 0
             assert (await batch(new, member_id, 2, asking(alone("thaws"))))["acquired"]["tokens"]
             with pytest.raises(psycopg.Error, match="was succeeded by session 2"):
-                await old.execute(RESUME, held | {"session": 2})
+                await old.execute(RESUME, resuming(member_id, 2))
 
     run(story())
 
@@ -91,7 +94,7 @@ def test_a_grant_committed_after_the_snapshot_of_the_try_refuses(fresh_database_
     async def story():
         url = fresh_database_url
         async with (
-            stop_in_try(url) as (stop, slow_url),
+            stop_in(url, "pg_try_advisory_lock_shared") as (stop, slow_url),
             node(url, "a", lease=PATIENT) as a,
             node(slow_url, "b", lease=PATIENT) as b,
         ):

@@ -258,7 +258,7 @@ def test_a_thousand_locks_are_resumed_within_a_second_of_the_first_write(fall, r
                 falling = group.create_task(asyncio.to_thread(fall, replicated.pair))
                 await eventually(lambda: resumed(a, 0))
                 resumed_at = boottime()
-                await write_under(a, Hold(kept.grants[:1]))
+                await write_under(a, Hold(kept.grants[:1], kept.entry, kept.since))
                 wrote_at = boottime()
             wait_s = resumed_at - falling.result()
             log.info("resumed %.3f s, wrote %.3f s later", wait_s, wrote_at - falling.result())

@@ -386,12 +386,12 @@ def test_metrics_tell_of_the_cluster_and_of_the_node(fresh_database_url):
         async with node(fresh_database_url, "a", singletons=singletons) as a:
             await eventually(lambda: a.rows("select from leader where member_id is not null"))
             await a.locks.acquire(vm("1"), vm("2"))
-            await ticket(a, 1, "1")
-            await ticket(a, 1, "2")
+            waits = asyncio.ensure_future(a.locks.acquire(vm("1"), vm("2"), wait_s=None))
+            await eventually(lambda: a.rows("select from lock_ticket"))
             measures = a.membership.measures
-            measures.waited("vm", 0.02)
-            measures.held("vm", 20.0)
-            measures.refused("vm")
+            measures.waited("told", 0.02)
+            measures.held("told", 20.0)
+            measures.refused("told")
             await cut_session(a)
             wired = {"measures": measures, "standing": lambda: a.membership.standing}
             async with api(fresh_database_url, wired=wired) as web:
@@ -406,10 +406,10 @@ def test_metrics_tell_of_the_cluster_and_of_the_node(fresh_database_url):
                 'engine_locks{kind="vm"}': 2,
                 'engine_lock_tickets{kind="vm"}': 2,
                 "engine_lock_waiters": 1,
-                'engine_node_lock_wait_seconds_bucket{kind="vm",le="0.01"}': 0,
-                'engine_node_lock_wait_seconds_bucket{kind="vm",le="0.05"}': 1,
-                'engine_node_lock_hold_seconds_sum{kind="vm"}': 20,
-                'engine_node_lock_refusals_total{kind="vm"}': 1,
+                'engine_node_lock_wait_seconds_bucket{kind="told",le="0.01"}': 0,
+                'engine_node_lock_wait_seconds_bucket{kind="told",le="0.05"}': 1,
+                'engine_node_lock_hold_seconds_sum{kind="told"}': 20,
+                'engine_node_lock_refusals_total{kind="told"}': 1,
                 "engine_node_resumes_total": 1,
                 'engine_node_endings_total{how="own"}': 0,
                 "engine_node_locks_held": 2,
@@ -422,6 +422,9 @@ def test_metrics_tell_of_the_cluster_and_of_the_node(fresh_database_url):
             assert 0 < float(values["engine_node_trusted_seconds"]) < 1
             assert float(values["engine_lock_table_capacity"]) > 1000
             assert float(values["engine_lock_table_used"]) > 0
+            assert float(values['engine_node_lock_wait_seconds_count{kind="vm"}']) == 2
+            waits.cancel()
+            await asyncio.wait([waits])
 
     run(story())
 

@@ -52,6 +52,29 @@ def test_a_counter_that_moves_is_never_overdue():
         assert watch.overdue() == []
 
 
+def test_a_counter_is_overdue_a_full_ttl_after_it_moved_last():
+    clock = VirtualClock()
+    watch = Watch(ME, ttl_s=5.0, clock=clock)
+    beat(watch, clock, 7, 10.0)
+    beat(watch, clock, 8, 5.0)
+    assert watch.overdue() == []
+    beat(watch, clock, 8, 1.0)
+    assert watch.overdue() != []
+
+
+def test_who_has_a_longer_ttl_is_not_buried_before_we_were_well_for_as_long():
+    clock = VirtualClock()
+    watch = Watch(ME, ttl_s=5.0, clock=clock)
+    patient = {"member_id": str(OTHER), "renewal": 7, "ttl_s": 20.0}
+    watch.observed([patient])
+    clock.now += 15.0  # and then the first renewal of ours
+    for _ in range(39):
+        clock.now += 0.5
+        watch.renewed(clock.now - 0.01, clock.now)
+        watch.observed([patient])
+        assert watch.overdue() == []
+
+
 def test_nobody_buries_another_right_after_a_stall_of_all_commits():
     clock = VirtualClock()
     watch = Watch(ME, ttl_s=5.0, clock=clock)

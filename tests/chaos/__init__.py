@@ -1,0 +1,1 @@
+"""Faults on purpose against real processes, and checkers that judge the recorded history."""

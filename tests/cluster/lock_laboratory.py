@@ -1,0 +1,207 @@
+"""Processes with one member each, driven line by line; and what each has told of itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from engine_pg.clock import boottime
+
+WORKER = Path(__file__).with_name("lock_worker.py")
+BOUND_S = 30.0
+INFINITE = float("inf")
+
+
+@dataclass(eq=False)
+class Asked:
+    """One request, and the span of time in which its process believed that it holds the keys."""
+
+    number: int
+    process: LockProcess
+    keys: list[tuple[str, str]]
+    wait_s: float | None
+    asked_at: float
+    refused: str = ""
+    grants: list[tuple[str, str, int]] = field(default_factory=list)
+    granted_at: float = INFINITE
+    until: float = INFINITE
+    lost: str = ""
+    given_back: bool = False
+    cancelled: bool = False
+    writes: list[str] = field(default_factory=list)
+
+    def take(self, said: dict[str, Any]) -> None:
+        """Note what its process says of it."""
+        self.refused = said.get("refused", self.refused)
+        if "granted" in said:
+            self.granted_at = said["granted"]
+            self.grants = [tuple(each) for each in said["grants"]]
+        self.lost = said.get("lost", self.lost)
+        if "until" in said:  # lost, or about to be given back
+            self.until = min(self.until, said["until"])
+        if "wrote" in said:
+            self.writes.append(said["wrote"] or "written")
+
+    @property
+    def open(self) -> bool:
+        return not (self.refused or self.granted_at < INFINITE)
+
+    @property
+    def held(self) -> bool:
+        return self.granted_at < INFINITE and self.until == INFINITE
+
+
+class LockProcess:
+    """A worker process; what it says is taken in by `take`."""
+
+    def __init__(self, url: str, node: str) -> None:
+        self.node = node
+        self.member_id = ""
+        self.asked: dict[int, Asked] = {}
+        self.ended = ""
+        self.synced = 0
+        self.frozen = False
+        self.gone = False
+        self._process = subprocess.Popen(
+            [sys.executable, str(WORKER), url, node],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def tell(self, do: str, number: int, **what: Any) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, "id": number, **what}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:  # it was ended; what it said last will be read
+            self.until_told(lambda: self.gone)
+
+    def until_told(self, happened: Callable[[], Any], bound_s: float = BOUND_S) -> None:
+        """Wait until it has said what makes `happened` true, or is no more."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: happened() or self.gone, bound_s):
+                raise AssertionError(f"{self.node} does not answer")
+
+    def sync(self, number: int) -> None:
+        if not (self.frozen or self.gone):
+            self.tell("sync", number)
+            self.until_told(lambda: self.synced == number)
+
+    def freeze(self) -> None:
+        self.frozen = True
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+        self.frozen = False
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.buried()
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(BOUND_S) == 0, f"{self.node} failed"
+        self.buried()
+
+    def buried(self) -> None:
+        """Wait for its end, and note that from then on it believes in nothing."""
+        self._process.wait(BOUND_S)
+        now = boottime()
+        self._reader.join(BOUND_S)
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):  # what it was told last, it will never read
+                stream.close()
+        for each in self.asked.values():
+            each.until = min(each.until, now) if each.granted_at < INFINITE else each.until
+            each.refused = each.refused or ("" if each.granted_at < INFINITE else "Killed")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self._take(json.loads(line))
+                self._changed.notify_all()
+        with self._changed:
+            self.gone = True
+            self._changed.notify_all()
+
+    def _take(self, said: dict[str, Any]) -> None:
+        asked = self.asked.get(said["id"])
+        if "joined" in said:
+            self.member_id = said["joined"]
+        self.ended = said.get("ended", self.ended)
+        if asked is not None:
+            asked.take(said)
+        self.synced = said["id"] if "synced" in said else self.synced
+
+
+class Laboratory:
+    """Some processes over one database; they outlive a state machine that leaves them in order."""
+
+    def __init__(self, url: str, restart: Callable[[], None] | None, count: int = 3) -> None:
+        self.url = url
+        self.restart_server = restart
+        self.numbers = iter(range(1, 1 << 30))
+        self.history: list[Asked] = []
+        self._connection: psycopg.Connection | None = None
+        self.processes = [LockProcess(url, f"node{n}") for n in range(count)]
+        for process in self.processes:
+            self.started(process)
+        self.rows(
+            "create table if not exists witness (seq bigserial primary key, id text, mode text,"
+            " token bigint)"
+        )
+
+    def started(self, process: LockProcess) -> None:
+        process.until_told(lambda: process.member_id)
+        assert process.member_id, f"{process.node} did not join"
+
+    def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Run one statement; again, when the server was just stopped."""
+        deadline = boottime() + BOUND_S
+        while True:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = psycopg.connect(self.url, autocommit=True)
+                cursor = self._connection.execute(query, params)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                if boottime() > deadline:
+                    raise
+
+    def ask(self, place: int, keys: list[tuple[str, str]], wait_s: float | None) -> Asked:
+        process, number = self.processes[place], next(self.numbers)
+        asked = Asked(number, process, keys, wait_s, boottime())
+        process.asked[number] = asked
+        self.history.append(asked)
+        process.tell("acquire", number, keys=keys, wait_s=wait_s)
+        return asked
+
+    def replace(self, place: int) -> None:
+        """Start a process in the place of one that is no more."""
+        old = self.processes[place]
+        self.processes[place] = LockProcess(self.url, old.node)
+        self.started(self.processes[place])
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        for process in self.processes:
+            process.kill()
