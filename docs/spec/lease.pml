@@ -17,7 +17,7 @@
 /* RULE NO_RENEWAL_OF_THE_LIVE_ONLY: acts past its end */
 /* RULE NO_WELL_FOR_A_TTL: buried the healthy */
 
-#define TTL    4
+#define TTL    3
 #define SLIP   1
 #ifdef NO_MARGIN
 #define MARGIN 0
@@ -68,7 +68,7 @@ end:
           fi
 #endif
        fi;
-       if :: own != HOME -> OLDER(own_sent) :: else -> own_sent = 0 fi;
+       OLDER(own_sent);                       /* never at home when a tick passes */
        OLDER(acknowledged); OLDER(well); OLDER(seen) }
   od
 }

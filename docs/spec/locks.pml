@@ -8,10 +8,12 @@
 #include "promise.h"
 
 /* CHECK -DFAULTS=1 -DSHARING=2 */
+/* CHECK -DFAULTS=2 -DSHARING=0 */
 /* RULE NO_CHECK_AFTER_TRY -DFAULTS=1 -DSHARING=2: two holders */
 /* RULE NO_UNRESUMED_GRANTS_REFUSE -DFAULTS=1 -DSHARING=1: two holders */
 /* RULE NO_ERROR_ENDS_SESSION -DFAULTS=1 -DSHARING=1: leaked */
 /* RULE NO_SESSION_NUMBER -DFAULTS=1 -DSHARING=1: leaked */
+/* RULE NO_RESUME_NUMBER_RISES -DFAULTS=2 -DSHARING=0: hold lost */
 /* RULE NO_ROW_KEPT -DFAULTS=1 -DSHARING=1: leaked */
 /* RULE NO_RESUME_RECONCILES -DFAULTS=1 -DSHARING=1: leaked */
 /* RULE NO_UNLOCK_AS_OFTEN -DFAULTS=1 -DSHARING=2: leaked */
@@ -157,7 +159,9 @@ end:
        fi
     :: statement[b] == RESUME ->
        atomic { row[m] == 0 -> row[m] = b + 1;
+#ifndef NO_RESUME_NUMBER_RISES
          if :: session[m] >= n -> end_session() :: else fi
+#endif
        };
        atomic {
 #ifndef NO_RESUME_RECONCILES
