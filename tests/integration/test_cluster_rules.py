@@ -36,7 +36,7 @@ from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.fence import ENTER, Fence
 from engine_pg.cluster.keys import Grant, Mode
 from engine_pg.cluster.locks import LockBusy
-from engine_pg.cluster.members import end_member, gate_of
+from engine_pg.cluster.members import RENEW, end_member, gate_of
 from engine_pg.cluster.membership import Lease
 from engine_pg.cluster.ops import Releasing
 from engine_pg.cluster.session import RESUME
@@ -706,17 +706,17 @@ def test_a_member_whose_machine_slept_does_not_trust_itself(fresh_database_url, 
 def test_trust_is_counted_from_the_sending_of_a_renewal(fresh_database_url):
     async def story():
         async with node(fresh_database_url, "a") as a:
-            whole, sent = a.session._send, []
+            whole, sent = a.session._ask, []
 
-            async def slow(parts, *, sync, **how):
+            async def slow(query, params):
                 before = a.session.clock()
-                reply = await whole(parts, sync=sync, **how)
+                row = await whole(query, params)
                 await asyncio.sleep(0.05)
-                if sync:
+                if query is RENEW:
                     sent.append(before)
-                return reply
+                return row
 
-            a.session._send = slow
+            a.session._ask = slow
             await eventually(lambda: truth(len(sent) > 2))
             assert a.session.trusted_until <= sent[-1] + LEASE.ttl_s - LEASE.margin_s
 
