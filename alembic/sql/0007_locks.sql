@@ -23,12 +23,16 @@ comment on table lock_ticket is
 
 -- Rows come and go thousands of times a second. A grant's member is checked by every batch, under
 -- the member's row lock; a foreign key would check it once more for each row.
+-- Tokens are unique, whatever the key: the epoch and one sequence. Grants are given back by them.
 alter table lock_grant
   drop constraint lock_grant_member_id_fkey,
+  drop constraint lock_grant_pkey,
+  add constraint lock_grant_pkey primary key (token),
   add column broken_at timestamptz,
   add column broken_by text;
 drop index lock_grant_member_idx;
 create index lock_grant_member_idx on lock_grant (member_id);
+create index lock_grant_key_idx on lock_grant (kind, id);
 comment on column lock_grant.advisory_held is
   'The lock session counts one advisory lock for this grant: exactly one for each grant that says so.';
 comment on column lock_grant.broken_at is
@@ -75,12 +79,14 @@ set enable_mergejoin = off as $$
 declare
   v_members uuid[];
 begin
-  select array_agg(distinct t.member_id) into v_members
-    from unnest(p_kinds, p_ids) as k(kind, id)
-    join lock_ticket t on t.kind = k.kind and t.id = k.id
-   where not exists (select from lock_ticket e
-                      where e.kind = t.kind and e.id = t.id and e.ticket < t.ticket
-                        and (e.mode = 'exclusive' or t.mode = 'exclusive'));
+  select array_agg(distinct h.member_id) into v_members
+    from unnest(p_kinds, p_ids) as k(kind, id), lateral (
+      select t.member_id from lock_ticket t
+       where t.kind = k.kind and t.id = k.id
+         and not exists (select from lock_ticket e
+                          where e.kind = t.kind and e.id = t.id and e.ticket < t.ticket
+                            and (e.mode = 'exclusive' or t.mode = 'exclusive'))
+      offset 0) h;  -- key by key, never all tickets for each
   return coalesce(v_members, '{}');
 end $$;
 
@@ -97,17 +103,17 @@ create function lock_release(p_member uuid, p_kinds text[], p_ids text[], p_toke
 returns uuid[] language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off
 set enable_mergejoin = off as $$
--- Delete grants by key and token; return whom to ring. The heads are looked up after the unlock: a
+-- Delete grants by their tokens; return whom to ring. The heads are looked up after the unlock: a
 -- waiter that they miss asks once more after its ticket, and then finds the advisory lock free.
 declare
   v_advisories bigint[];
   v_modes text[];
 begin
   with gone as (
-    delete from lock_grant g using unnest(p_kinds, p_ids, p_tokens) as r(kind, id, token)
-     where g.kind = r.kind and g.id = r.id and g.token = r.token
-       and (g.member_id = p_member) is true  -- by key and token: a member has thousands of grants
-    returning g.advisory, g.mode, g.advisory_held)
+    delete from lock_grant
+     where token = any (p_tokens)
+       and (member_id = p_member) is true  -- not through its index: a member has thousands
+    returning advisory, mode, advisory_held)
   select array_agg(advisory), array_agg(mode) into v_advisories, v_modes
     from gone where advisory_held;
   perform lock_advisory_release(v_advisories, v_modes);
@@ -155,9 +161,9 @@ begin
            as k(request, kind, id, mode, advisory, token)
    where k.token is not null;
   if exists (select from unnest(p_tickets) as r(ticket) where r.ticket is not null) then
-    delete from lock_ticket t using unnest(p_tickets) with ordinality as r(ticket, request)
-     where t.member_id = p_member and t.ticket = r.ticket
-       and (v_refused is null or r.request <> all (v_refused));
+    delete from lock_ticket where member_id = p_member and ticket = any (array(
+      select r.ticket from unnest(p_tickets) with ordinality as r(ticket, request)
+       where v_refused is null or r.request <> all (v_refused)));
   end if;
   if v_refused is not null then
     v_answers := lock_refuse(p_member, v_refused, v_got, p_tickets, p_tries, p_waits, p_commands,

@@ -227,6 +227,7 @@ create function cluster_batch(
 -- whoever asks in the same batch may ask for what they give back.
 declare
   v_epoch bigint;
+  v_heads uuid[];
   v_op jsonb;
   v_result jsonb;
   v_results jsonb := '[]';
@@ -249,7 +250,15 @@ begin
     v_epoch := member_session_check(p_member, p_session);  -- raises what is wrong
   end if;
   if cardinality(p_release_tokens) > 0 then
-    v_ring := to_jsonb(lock_release(p_member, p_release_kinds, p_release_ids, p_release_tokens));
+    v_heads := lock_release(p_member, p_release_kinds, p_release_ids, p_release_tokens);
+    v_ring := to_jsonb(v_heads);
+    if not p_sync then
+      -- Nobody waits for this commit's flush, so ringing in it holds nobody up, and saves the way
+      -- of the answer and of a ring of its own. A durable batch rings when it is answered.
+      perform pg_notify('engine_pg', 'locks/' || m.id) from unnest(v_heads) as m(id)
+        where m.id <> p_member;
+      v_ring := case when p_member = any (v_heads) then jsonb_build_array(p_member) else '[]' end;
+    end if;
   end if;
   if cardinality(p_tries) > 0 then
     v_acquired := lock_acquire(p_member, v_epoch, p_tickets, p_tries, p_waits, p_commands, p_users,

@@ -17,8 +17,9 @@ drop function cluster_batch, lock_break_finish, member_cut, lock_break, cluster_
   lock_is_awaited, lock_is_granted, lock_unclaim, lock_follow, member_resume;
 drop table lock_ticket;
 drop sequence lock_ticket_seq;
-drop index lock_grant_following_idx, lock_grant_member_idx;
-alter table lock_grant drop column broken_at, drop column broken_by,
+drop index lock_grant_following_idx, lock_grant_member_idx, lock_grant_key_idx;
+alter table lock_grant drop column broken_at, drop column broken_by, drop constraint lock_grant_pkey,
+  add constraint lock_grant_pkey primary key (kind, id, token),
   add constraint lock_grant_member_id_fkey foreign key (member_id) references member;
 create index lock_grant_member_idx on lock_grant (member_id, advisory);
 """

@@ -21,7 +21,7 @@ from engine_pg.cluster.session import LockSession
 from engine_pg.cluster.topics import LOCKS, MEMBERS, waiters_of
 from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
-from engine_pg.db.listener import QUEUE, Doorbells
+from engine_pg.db.listener import QUEUE, RING, Doorbells
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, MemberEnded
 
@@ -143,10 +143,14 @@ class Membership:
             log.warning("could not leave: %s", error)
         else:
             self.measures.ended("left")
-            self._ring_all()
+            await self._ring_all()
 
-    def _ring_all(self) -> None:
-        self._bells.ring(MEMBERS, QUEUE, LOCKS)
+    async def _ring_all(self) -> None:
+        """Ring before anything else may end: who leaves closes his doorbells next."""
+        try:
+            await self._db.statement(RING, {"topics": [MEMBERS, QUEUE, LOCKS]})
+        except EngineError as error:  # the others look by themselves, later
+            log.info("could not ring: %s", error)
 
     def _ring_waiters(self, members: Sequence[str]) -> None:
         me = str(self.identity.member_id)
@@ -205,7 +209,7 @@ class Membership:
         if ended:
             self.measures.ended("other")
             log.warning("ended member %s: no renewal for %g s", member_id, self._lease.ttl_s)
-            self._ring_all()
+            await self._ring_all()
         self.session.observe_soon()
 
     def _holdings(self) -> Holdings:
