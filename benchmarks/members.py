@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
@@ -50,8 +51,9 @@ async def _live(membership: Membership) -> None:
         pass
 
 
+@cache
 def key_of(name: str) -> Wanted:
-    """Return the wish for one exclusive lock."""
+    """Return the wish for one exclusive lock; a client keeps its key, as it would keep a name."""
     return Wanted(LockKey("benchmark", name))
 
 

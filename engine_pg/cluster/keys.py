@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from typing_extensions import override
@@ -46,7 +47,7 @@ class LockKey:
     @property
     def advisory(self) -> int:
         """The 64-bit advisory key; a collision costs a wait, never safety."""
-        return hash64(f"{self.kind}/{self.id}")
+        return _advisory(self.kind, self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ class Reason:
             _check_type("a command's id", self.command_id, UUID)
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """One key held, under its fencing token."""
 
     key: LockKey
@@ -102,6 +102,11 @@ class LockBusy(Locked):
         keys = ", ".join(str(each.key) for each in wanted)
         held_by = "; ".join(_told(each) for each in holders) or "somebody who asks at this instant"
         super().__init__(f"{keys} is locked: {held_by}")
+
+
+@lru_cache(maxsize=65536)
+def _advisory(kind: str, id_: str) -> int:
+    return hash64(f"{kind}/{id_}")
 
 
 def _check(what: str, text: str, limit: int) -> None:

@@ -62,6 +62,7 @@ class Request(Asking):
         "_again",
         "_desk",
         "_leaving",
+        "_loop",
         "_rings",
         "_timer",
         "_under_way",
@@ -75,7 +76,8 @@ class Request(Asking):
         super().__init__(wanted, reason, number, desk.session.clock())
         self.tries = True
         self.waits = waits
-        self.future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Hold] = self._loop.create_future()
         self._desk = desk
         self._timer: asyncio.TimerHandle | None = None
         self._again = 0
@@ -181,10 +183,10 @@ class Request(Asking):
         """Ask again in a moment; each time a little later."""
         delay_s = min(_AGAIN_S * 1.6**self._again, _SLOWEST_AGAIN_S)
         self._again += 1
-        asyncio.get_running_loop().call_later(delay_s, ask)
+        self._loop.call_later(delay_s, ask)
 
     def _time(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up)
+        self._timer = self._loop.call_later(seconds, self._time_is_up)
 
     def _time_is_up(self) -> None:
         if self.future.done():
