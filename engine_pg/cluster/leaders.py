@@ -32,6 +32,7 @@ _STEADY_S: Final = 1.0
 """How long a view must stand before a leadership is moved, or taken by who is not preferred."""
 _RESTART_S: Final = 1.0
 _ENDING_S: Final = 5.0
+_STOPPING_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,14 @@ class Leaders:
                 self._group = None
 
     async def stop(self) -> None:
-        """End the work of every leadership, before the member leaves."""
+        """End the work of every leadership, before the member leaves; bounded."""
         self._group = None
-        for _, work in self._held.values():
-            work.cancel()
-        if self._held:
-            await asyncio.wait([work for _, work in self._held.values()])
+        pending = {work for _, work in self._held.values()}
+        deadline = self._clock() + _ENDING_S
+        while pending and self._clock() < deadline:
+            pending = await _cancelled(pending, _STOPPING_S)
+        if pending:  # the member's end is what refuses its writes
+            log.warning("%d singletons do not end", len(pending))
 
     def observed(self, view: View, *, changed: bool) -> None:
         """Compare what the database says with what runs here; win, start, hand over, stop."""
@@ -190,8 +193,7 @@ class Leaders:
 
     async def _hand_over(self, name: str) -> None:
         term, work = self._held[name]
-        work.cancel()
-        while not (await asyncio.wait([work], timeout=_ENDING_S))[0]:
+        while await _cancelled({work}, _ENDING_S):
             log.warning("%s does not end: it is not handed over yet", name)
         self._held.pop(name, None)
 
@@ -231,3 +233,13 @@ class Leaders:
             log.warning("%s failed: %s", name, error)
         else:
             log.error("%s failed", name, exc_info=error)
+
+
+async def _cancelled(works: set[asyncio.Task[None]], patience_s: float) -> set[asyncio.Task[None]]:
+    """Cancel, wait a while, and return what goes on: one cancellation can be swallowed.
+
+    `asyncio.wait_for` does so before Python 3.12, when what it waits for ends at that instant.
+    """
+    for work in works:
+        work.cancel()
+    return (await asyncio.wait(works, timeout=patience_s))[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import pytest
@@ -426,5 +426,23 @@ def test_a_singleton_that_ends_slowly_is_not_led_twice(fresh_database_url):
             await orders.ask_to_resign(a.db, "slow")
             await leads(b, "slow")
             assert watched.overlap == []
+
+    run(story())
+
+
+def test_a_member_leaves_though_a_singleton_swallowed_its_first_cancellation(fresh_database_url):
+    async def story():
+        started = asyncio.Event()
+
+        async def stubborn(_leadership):
+            started.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+        async with node(fresh_database_url, "a", singletons={"stubborn": stubborn}) as a:
+            await started.wait()
+            async with asyncio.timeout(5):
+                await a.membership.leave()
 
     run(story())
