@@ -284,7 +284,8 @@ begin
     perform lock_follow(p_member);
   end if;
   return jsonb_build_object('results', v_results, 'acquired', v_acquired, 'ring', v_ring,
-                            'view', case when p_observe then cluster_view(p_seen) end);
+                            'view', case when p_observe then cluster_view(p_seen) end,
+                            'worked_s', extract(epoch from clock_timestamp() - statement_timestamp()));
 end $$;
 
 create or replace function fence_enter(

@@ -708,9 +708,9 @@ def test_trust_is_counted_from_the_sending_of_a_renewal(fresh_database_url):
         async with node(fresh_database_url, "a") as a:
             whole, sent = a.session._ask, []
 
-            async def slow(query, params):
+            async def slow(query, params, *how):
                 before = a.session.clock()
-                row = await whole(query, params)
+                row = await whole(query, params, *how)
                 await asyncio.sleep(0.05)
                 if query is RENEW:
                     sent.append(before)
