@@ -29,7 +29,7 @@ from integration.test_cluster_members import open_command
 from integration.test_cluster_waiting import TICKETS, waiting
 from psycopg.types.json import Jsonb
 
-from engine_pg.cluster import membership, requests
+from engine_pg.cluster import requests
 from engine_pg.cluster.batch import BATCH
 from engine_pg.cluster.breaking import break_lock
 from engine_pg.cluster.connection import SessionConnection
@@ -66,12 +66,6 @@ union all select 'leadership' from leader where member_id = %(m)s
 """
 RENEWAL = "select renewal from member where member_id = %(m)s"
 IN_DOUBT = "select pid from pg_stat_activity where wait_event = 'SyncRep' and application_name = %s"
-
-
-@pytest.fixture
-def no_poll(monkeypatch):
-    """Let nobody poll: only a ring, or what the protocol does by itself, wakes a waiter."""
-    monkeypatch.setattr(membership, "_POLL_S", 1000.0)
 
 
 @pytest.fixture
