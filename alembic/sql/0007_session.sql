@@ -161,6 +161,12 @@ language plpgsql as $$
 begin
 end $$;
 
+create function cluster_command_keep(p_command uuid) returns void language plpgsql as $$
+-- Called before a grant of the command is broken; replaced by those who run commands: they keep its
+-- row for themselves until the transaction ends.
+begin
+end $$;
+
 create function lock_break(
   p_kind text, p_id text, p_token bigint, p_gate integer, p_by text, p_reason text
 ) returns boolean language plpgsql as $$
@@ -173,6 +179,10 @@ begin
   if p_gate is not null then
     perform gate_shut(p_gate);
   end if;
+  -- First the command, then its grants, as whoever claims it or gives it up: none waits for the other
+  -- with what the other needs.
+  perform cluster_command_keep(command_id) from lock_grant
+    where kind = p_kind and id = p_id and token = p_token and command_id is not null;
   update lock_grant set broken_at = clock_timestamp(), broken_by = p_by
    where kind = p_kind and id = p_id and token = p_token and broken_at is null
   returning * into v_grant;
