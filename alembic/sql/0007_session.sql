@@ -104,7 +104,7 @@ begin
     if clock_timestamp() > v_started + interval '0.2 s' then
       perform pg_terminate_backend(l.pid) from pg_locks l
         where l.locktype = 'advisory' and l.classid = 7001 and l.objsubid = 2 and l.granted
-          and l.mode = 'ShareLock'  -- not another ender
+          and l.mode = 'ShareLock'  -- not another ender: one who froze loses his idle transaction
           and l.objid = (p_gate::bigint & 4294967295)::oid and l.pid <> pg_backend_pid()
           and l.database = (select oid from pg_database where datname = current_database());
     end if;
