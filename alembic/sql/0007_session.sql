@@ -1,5 +1,13 @@
 -- The lock session's statements on top of it: resume, batch, claims, ending, breaking, fence.
 
+create function cluster_channel(p_member regclass default 'member') returns text
+language sql stable as $$
+-- Where the doorbells of a cluster ring: each of a database's clusters has a channel of its own, so
+-- that none wakes the others. The engine's, in public, is named as ever.
+  select case s.nspname when 'public' then 'engine_pg' else left('engine_pg.' || s.nspname, 63) end
+    from pg_class c join pg_namespace s on s.oid = c.relnamespace where c.oid = p_member
+$$;
+
 create index lock_grant_following_idx on lock_grant (member_id) where not advisory_held;
 
 create function lock_follow(p_member uuid) returns integer language plpgsql as $$
@@ -265,7 +273,7 @@ begin
     if not p_sync then
       -- Nobody waits for this commit's flush, so ringing in it holds nobody up, and saves the way
       -- of the answer and of a ring of its own. A durable batch rings when it is answered.
-      perform pg_notify('engine_pg', 'locks/' || m.id) from unnest(v_heads) as m(id)
+      perform pg_notify(cluster_channel(), 'locks/' || m.id) from unnest(v_heads) as m(id)
         where m.id <> p_member;
       v_ring := case when p_member = any (v_heads) then jsonb_build_array(p_member) else '[]' end;
     end if;
