@@ -21,7 +21,20 @@ BATCH_WAITS = """
 select 1 from pg_stat_activity where query like '%%cluster_batch%%' and wait_event_type = 'Lock'
    and wait_event = 'transactionid' and datname = current_database()
 """
+VACANT = "select 1 from lock_grant where id = %(id)s and member_id is null"
 WHO = {"by": "admin@internal", "reason": "it hangs"}
+
+
+async def vacated(one, name: str):
+    """Return a command that awaits an adopter, and the key of the grant that stands for it."""
+    command, claim, key = await claimed(one, name)
+    one.claims.vacate(claim)
+
+    async def stands():
+        return await one.rows(VACANT, id=name)
+
+    await eventually(stands)
+    return command, key
 
 
 def test_the_body_under_a_broken_lock_is_cancelled_before_somebody_else_gets_it(database_url):
@@ -99,15 +112,7 @@ def test_a_command_whose_lock_is_broken_is_over_and_the_audit_says_why(database_
 def test_a_grant_that_awaits_an_adopter_can_be_broken(database_url):
     async def story():
         async with node(database_url, "a") as a, node(database_url, "b") as b:
-            command, claim, key = await claimed(a, "vacant")
-            a.claims.vacate(claim)
-
-            async def vacant():
-                return await b.rows(
-                    "select 1 from lock_grant where id = 'vacant' and member_id is null"
-                )
-
-            await eventually(vacant)
+            command, key = await vacated(a, "vacant")
             await break_lock(b.db, key.key, **WHO)
             assert await b.claims.claim(command) is None
             await b.locks.acquire(key, wait_s=5)
@@ -240,15 +245,7 @@ def test_breaking_and_claiming_do_not_wait_for_each_other(database_url):
     async def story():
         url = database_url
         async with node(url, "a") as a, node(url, "b") as b:
-            command, claim, key = await claimed(a, "claimed")
-            a.claims.vacate(claim)
-
-            async def vacant():
-                return await b.rows(
-                    "select 1 from lock_grant where id = 'claimed' and member_id is null"
-                )
-
-            await eventually(vacant)
+            command, key = await vacated(a, "claimed")
             async with stop_at(url, "lock_grant", **broken_meanwhile("claimed")) as stop:
                 breaking = asyncio.ensure_future(break_lock(a.db, key.key, **WHO))
                 await stop.reached()
