@@ -1,5 +1,13 @@
 -- The lock session's statements on top of it: resume, batch, claims, ending, breaking, fence.
 
+create function cluster_channel(p_member regclass default 'member') returns text
+language sql stable as $$
+-- Where the doorbells of a cluster ring: each of a database's clusters has a channel of its own, so
+-- that none wakes the others. The engine's, in public, is named as ever.
+  select case s.nspname when 'public' then 'engine_pg' else left('engine_pg.' || s.nspname, 63) end
+    from pg_class c join pg_namespace s on s.oid = c.relnamespace where c.oid = p_member
+$$;
+
 create index lock_grant_following_idx on lock_grant (member_id) where not advisory_held;
 
 create function lock_follow(p_member uuid) returns integer language plpgsql as $$
@@ -104,7 +112,7 @@ begin
     if clock_timestamp() > v_started + interval '0.2 s' then
       perform pg_terminate_backend(l.pid) from pg_locks l
         where l.locktype = 'advisory' and l.classid = 7001 and l.objsubid = 2 and l.granted
-          and l.mode = 'ShareLock'  -- not another ender
+          and l.mode = 'ShareLock'  -- not another ender: one who froze loses his idle transaction
           and l.objid = (p_gate::bigint & 4294967295)::oid and l.pid <> pg_backend_pid()
           and l.database = (select oid from pg_database where datname = current_database());
     end if;
@@ -161,6 +169,12 @@ language plpgsql as $$
 begin
 end $$;
 
+create function cluster_command_keep(p_command uuid) returns void language plpgsql as $$
+-- Called before a grant of the command is broken; replaced by those who run commands: they keep its
+-- row for themselves until the transaction ends.
+begin
+end $$;
+
 create function lock_break(
   p_kind text, p_id text, p_token bigint, p_gate integer, p_by text, p_reason text
 ) returns boolean language plpgsql as $$
@@ -173,6 +187,10 @@ begin
   if p_gate is not null then
     perform gate_shut(p_gate);
   end if;
+  -- First the command, then its grants, as whoever claims it or gives it up: none waits for the other
+  -- with what the other needs.
+  perform cluster_command_keep(command_id) from lock_grant
+    where kind = p_kind and id = p_id and token = p_token and command_id is not null;
   update lock_grant set broken_at = clock_timestamp(), broken_by = p_by
    where kind = p_kind and id = p_id and token = p_token and broken_at is null
   returning * into v_grant;
@@ -255,7 +273,7 @@ begin
     if not p_sync then
       -- Nobody waits for this commit's flush, so ringing in it holds nobody up, and saves the way
       -- of the answer and of a ring of its own. A durable batch rings when it is answered.
-      perform pg_notify('engine_pg', 'locks/' || m.id) from unnest(v_heads) as m(id)
+      perform pg_notify(cluster_channel(), 'locks/' || m.id) from unnest(v_heads) as m(id)
         where m.id <> p_member;
       v_ring := case when p_member = any (v_heads) then jsonb_build_array(p_member) else '[]' end;
     end if;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -104,9 +105,20 @@ class Membership:
         return Standing(trusted_s, len(self.locks.held), self.locks.limit, waiting)
 
     async def join(self) -> None:
-        """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
+        """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers.
+
+        Who fails half-way leaves no member behind whom others would wait for, and no connection.
+        """
         await self.session.join()
-        await self.declare()
+        try:
+            await self.declare()
+        except BaseException:
+            try:
+                await self.leave("could not declare itself")
+            finally:
+                with suppress(MemberEnded):
+                    await self.session.run()  # it is over: this closes its connection
+            raise
         log.info("joined as member %s", self.identity.member_id)
 
     async def declare(self) -> None:

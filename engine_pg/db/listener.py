@@ -27,9 +27,10 @@ from engine_pg.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-CHANNEL: Final = "engine_pg"
-LISTEN: Final = "listen engine_pg"
-RING: Final = "select pg_notify('engine_pg', topic) from unnest(%(topics)s::text[]) as t(topic)"
+LISTEN: Final = "do $$ begin execute format('listen %I', cluster_channel()); end $$"
+RING: Final = """
+select pg_notify(cluster_channel(), topic) from unnest(%(topics)s::text[]) as t(topic)
+"""
 QUEUE: Final = "queue"
 _BOUND_S: Final = 5.0
 
