@@ -29,7 +29,7 @@ from engine_pg.errors import EngineError, MemberEnded
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 1.0
-_LOOK_TWICE: Final = 4
+_LOOK_OFTEN: Final = 4
 """So many members, those that joined first, look at the others between their renewals, too."""
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
@@ -41,7 +41,7 @@ class Lease:
 
     ttl_s: float = 5.0
     margin_s: float = 0.5
-    heartbeat_s: float = 0.5
+    heartbeat_s: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.margin_s < self.ttl_s / 2:
@@ -246,7 +246,7 @@ class Membership:
         changed = self.view.take(look)
         if changed:
             me = self.identity.member_id
-            self.session.looks_twice = self.view.is_eldest(me, _LOOK_TWICE)
+            self.session.looks_often = self.view.is_eldest(me, _LOOK_OFTEN)
         self._watch.observed(self.view.counters())
         if self.draining != before:
             log.info("draining" if self.draining else "draining no more")

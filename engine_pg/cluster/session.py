@@ -66,6 +66,7 @@ class LockSession(Trust):
         self.measures = measures or Measures()
         self._url = url
         self._heartbeat_s = heartbeat_s
+        self._look_s = min(heartbeat_s / 2, ttl_s / 20)
         self._owners = owners
         self._connection: SessionConnection | None = None
         self._number = 1
@@ -73,7 +74,7 @@ class LockSession(Trust):
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
-        self.looks_twice = True  # for each renewal
+        self.looks_often = True  # between its renewals as well
         self._seen = ""  # by the last look: what did not change since is not told again
         self._singly = 0  # operations that go one by one: one of them fails its batch
         self._pace = Pace()
@@ -168,7 +169,7 @@ class LockSession(Trust):
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
         rung = self._look_at <= 0
         if observe:  # a ring from now on asks for another
-            self._look_at = sent_at + self._heartbeat_s / (2 if self.looks_twice else 1)
+            self._look_at = sent_at + (self._look_s if self.looks_often else self._heartbeat_s)
         try:
             if batch.parts or rung:
                 reply = await self._send(batch, sync=sync, observe=observe, news=sync or rung)
