@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from chaos.conductor import Wanted, conduct, plan
+from chaos.enclosure import enclosed, refusal
 from chaos.report import report
 from chaos.schedule import KINDS
 from engine_pg.clock import boottime
@@ -29,7 +30,15 @@ def tell(line: str) -> None:
 
 def main() -> int:
     options = _parsed()
-    return _soak(options) if options.minutes else _once(options)
+    if options.minutes:
+        return _soak(options)
+    why = "asked for" if options.network == "relays" else refusal()
+    if options.plan or why:
+        if not options.plan:
+            tell(f"Links are relays: {why}")
+        return _once(options) if options.network != "namespaces" else 2
+    options.network = "namespaces"
+    return enclosed(lambda: _once(options))
 
 
 def _parsed() -> argparse.Namespace:
@@ -41,6 +50,12 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--vms", type=int, default=6, help="VMs driven over the API")
     parser.add_argument("--ttl", type=float, default=2.0, help="lease in seconds")
     parser.add_argument("--kinds", default="", help=f"some of: {', '.join(KINDS)}")
+    parser.add_argument(
+        "--network",
+        choices=("any", "namespaces", "relays"),
+        default="any",
+        help="what links are made of; any: namespaces where the machine permits them",
+    )
     parser.add_argument("--plan", type=int, default=0, help="only print so many faults")
     parser.add_argument("--report", type=Path, help="write the report there")
     parser.add_argument("--results", type=Path, help="append what was found, one JSON line")
@@ -63,6 +78,7 @@ def _once(options: argparse.Namespace) -> int:
         options.vms,
         options.ttl,
         kinds,
+        options.network == "namespaces",
     )
     if options.plan:
         print("\n".join(plan(wanted, options.plan)))
@@ -106,7 +122,7 @@ def _soak(options: argparse.Namespace) -> int:
         seed += 1
         seconds = min(options.seconds, max(20.0, end - boottime()))
         words = ["--seconds", f"{seconds:g}", "--seed", f"{seed}", "--results", str(results)]
-        same = ("nodes", "workers", "vms", "ttl", "kinds")
+        same = ("nodes", "workers", "vms", "ttl", "kinds", "network")
         more = [f"--{name}={getattr(options, name)}" for name in same]
         run = subprocess.run([sys.executable, "-m", "chaos", *words, *more], check=False)
         broken += run.returncode != 0

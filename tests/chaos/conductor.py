@@ -66,6 +66,7 @@ class Wanted:
     vms: int = 6
     ttl_s: float = 2.0
     kinds: Sequence[str] = KINDS
+    namespaces: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -88,6 +89,7 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         ttl_s=wanted.ttl_s,
         nodes=wanted.nodes,
         workers=wanted.names,
+        namespaces=wanted.namespaces,
         tell=tell,
     ) as arena:
         tell(f"Everything runs after {boottime() - began:.1f} s; the history is in {arena.records}")
@@ -95,6 +97,7 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         left = await _settle(arena, wanted)
         rows = await _rows(arena.servers.url(WORKERS_DATABASE), WRITES)
         version = (await _rows(arena.servers.url(), VERSION))[0]["server_version"]
+        mechanism = arena.network.mechanism
     found = await asyncio.to_thread(judge, folder / "history", wanted.ttl_s, rows, left, story)
     machine = {
         "system": platform.platform(),
@@ -102,6 +105,7 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         "load": [round(load, 1) for load in os.getloadavg()],
         "python": platform.python_version(),
         "postgresql": version,
+        "network": mechanism,
     }
     took_s = round(boottime() - began, 1)
     return {**asdict(wanted), "machine": machine, "took_s": took_s, **found}

@@ -12,7 +12,8 @@ from typing import Any
 
 import psycopg
 
-from chaos.arena import CONDUCTOR, WORKERS_DATABASE, Arena
+from chaos.arena import WORKERS_DATABASE, Arena
+from chaos.network import BOTH, CONDUCTOR
 from chaos.schedule import Fault
 from engine_pg.clock import boottime
 from engine_pg.cluster.members import gate_of
@@ -56,6 +57,7 @@ class Nemesis:
             "stop": self._stop,
             "cut": self._cut,
             "cut one way": self._cut,
+            "isolate": self._isolate,
             "slow": self._cut,
             "lossy": self._cut,
             "twin": self._twin,
@@ -128,16 +130,26 @@ class Nemesis:
     async def _cut(self, fault: Fault) -> None:
         details = dict(fault.details)
         reset = details.pop("reset", False)
-        ways = [details.pop("way")] if "way" in details else ["up", "down"]
+        ways = (details.pop("way"),) if "way" in details else BOTH
         cut = fault.kind.startswith("cut")
-        await self._arena.relay.tell("hurt", fault.target, ways=ways, cut=cut, **details)
+        await self._arena.network.hurt(fault.target, ways=ways, cut=cut, **details)
         await asyncio.sleep(fault.length_s)
-        await self._arena.relay.tell("heal", fault.target, reset=reset)
+        await self._arena.network.heal(fault.target, reset=reset)
+
+    async def _isolate(self, fault: Fault) -> Found | None:
+        """Take a process from everybody, hosts and clients included."""
+        network = self._arena.network
+        if not network.whole_machines:
+            return {"skipped": "no machine of its own to isolate"}
+        await network.hurt(fault.target, cut=True, everybody=True)
+        await asyncio.sleep(fault.length_s)
+        await network.heal(fault.target)
+        return None
 
     async def _twin(self, fault: Fault) -> None:
         """Start a second process with the very configuration of one that runs."""
         arena, original = self._arena, self._arena.process(fault.target)
-        twin = arena.twin(original)
+        twin = await arena.twin(original)
         await asyncio.sleep(fault.length_s)
         twin.kill()
 
@@ -172,7 +184,7 @@ class Nemesis:
         for name in arena.links:
             await arena.route(name)
             if old_is == "cut off" or name == CONDUCTOR:
-                await arena.relay.tell("heal", name, reset=True)
+                await arena.network.heal(name, reset=True)
         await asyncio.sleep(fault.length_s)
         if old_is == "frozen":  # what lay in its sockets is now carried out
             old.thaw()
@@ -191,7 +203,7 @@ class Nemesis:
         else:
             primary.feed.freeze()
         for name in self._arena.links if old_is == "cut off" else ():
-            await self._arena.relay.tell("hurt", name, ways=["up", "down"], cut=True)
+            await self._arena.network.hurt(name, cut=True)
 
     async def _stall(self, fault: Fault) -> Found:
         servers = self._arena.servers
@@ -255,5 +267,5 @@ class Nemesis:
 async def heal_everything(arena: Arena) -> None:
     """Undo whatever a fault that was interrupted has left behind."""
     for name in arena.links:
-        await arena.relay.tell("heal", name, reset=False)
+        await arena.network.heal(name)
     arena.servers.primary.thaw()

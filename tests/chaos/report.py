@@ -13,11 +13,6 @@ SKIPPED = (
     "Not done: a jump of the clock (the machine is shared, and no clock of the wall decides"
     " anything); a suspended machine; a full disk."
 )
-MECHANISM = (
-    "Links are TCP relays in user space, one for each process and one for the standby: a cut"
-    " holds back both directions or one and delivers late or resets; a loss costs what a"
-    " retransmission does."
-)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -48,7 +43,7 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
         f" PostgreSQL {machine['postgresql']}, Python {machine['python']}."
     )
     yield ""
-    yield MECHANISM
+    yield "\n".join(dict.fromkeys(result["machine"]["network"] for result in results))
     yield SKIPPED
     yield ""
     yield f"**Violations: {len(broken) or 'none'}**"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-ON_PROCESSES = ("kill", "freeze", "stop", "cut", "cut one way", "slow", "lossy", "twin")
+ON_PROCESSES = ("kill", "freeze", "stop", "cut", "cut one way", "isolate", "slow", "lossy", "twin")
 ON_DATABASE = (
     "terminate",
     "restart",
@@ -25,8 +25,15 @@ ON_DATABASE = (
     "break lock",
 )
 KINDS = (*ON_PROCESSES, *ON_DATABASE, "join")
-AGAIN: Mapping[str, int] = {"kill": 2, "freeze": 2, "cut": 1, "terminate": 2, "failover": 2}
-CALM = ("kill", "freeze", "cut", "stop", "join")
+AGAIN: Mapping[str, int] = {
+    "kill": 2,
+    "freeze": 2,
+    "cut": 1,
+    "cut one way": 1,
+    "terminate": 2,
+    "failover": 2,
+}
+CALM = ("kill", "freeze", "cut", "isolate", "stop", "join")
 CALM_S = 2.7  # longer than a lease and a bit: the others were well when it came
 ROLES = ("lock session", "doorbell", "pool", "worker", "any")
 OLD_PRIMARY = ("frozen", "cut off", "dead", "alive")

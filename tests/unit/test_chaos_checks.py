@@ -247,6 +247,7 @@ def test_a_report_names_what_broke_and_under_which_seed():
             "load": [1.0],
             "python": "3",
             "postgresql": "18",
+            "network": "wires",
         },
         "faults": {"kill": 2},
         "troubles": [],
