@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import psycopg
 from typing_extensions import override
 
+from chaos import disks
+from chaos.clocks import Clocks
 from chaos.history import History
 from chaos.namespaces import Namespaces
 from chaos.network import CONDUCTOR, Network
@@ -32,6 +34,7 @@ from engine_pg.supervisor import Background
 WORKERS_DATABASE = "workers"
 TABLES = """
 create table chaos_register (key text primary key, token bigint not null, count bigint not null);
+create table chaos_filler (what text);
 create table chaos_write (
   write_id uuid primary key, key text not null, token bigint not null, member_id uuid not null,
   previous bigint, count bigint not null, unique (key, count)
@@ -61,7 +64,8 @@ class Nodes(Stack):
         for process in super()._made():
             if process.name in self._arena.links:
                 url = {"ENGINE_DATABASE_URL": self._arena.url(process.name)}
-                process._env = dict(process._env) | url
+                clock = self._arena.clocks.environment(process.name)
+                process._env = dict(process._env) | url | clock
                 process._command = self._arena.network.inside(process.name, process._command)
             yield process
 
@@ -70,15 +74,29 @@ class Arena:
     """The running whole; `open_arena` makes it."""
 
     def __init__(
-        self, folder: Path, *, seed: int, ttl_s: float, tell: Callable[[str], None]
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        ttl_s: float,
+        namespaces: bool,
+        tell: Callable[[str], None],
     ) -> None:
         self.folder = folder
         self.seed = seed
         self.ttl_s = ttl_s
         self.tell = tell
         self.records = folder / "history"
+        self.namespaces = namespaces
+        for home in ("first", "second") if namespaces else ():
+            disks.mount(folder / home)
         self.servers = Servers(folder)
-        self.network: Network = Relays(str(folder / "relay.socket"), seed)
+        self.clocks = Clocks(folder)
+        if namespaces:
+            self.clocks.give_servers_clocks(*self.servers.homes)
+        self.network: Network = (
+            Namespaces() if namespaces else Relays(str(folder / "relay.socket"), seed)
+        )
         self.links: set[str] = set()
         self.workers: dict[str, Process] = {}
         self.stack: Nodes | None = None
@@ -118,6 +136,7 @@ class Arena:
         command = [sys.executable, "-m", module, *words]
         if name in self.links:
             command = self.network.inside(name, command)
+            environment |= self.clocks.environment(name)
         log = self.folder / "logs" / f"{name}.log"
         return self._kept(Process(name, command, self.tell, lambda: None, env=environment, log=log))
 
@@ -173,9 +192,7 @@ async def open_arena(
     tell: Callable[[str], None],
 ) -> AsyncGenerator[Arena]:
     """Start everything and stop it at the end; namespaces: only in an enclosure."""
-    arena = Arena(folder, seed=seed, ttl_s=ttl_s, tell=tell)
-    if namespaces:
-        arena.network = Namespaces()
+    arena = Arena(folder, seed=seed, ttl_s=ttl_s, namespaces=namespaces, tell=tell)
     (folder / "logs").mkdir()
     async with AsyncExitStack() as exits:
         exits.push_async_callback(arena.servers.stop)

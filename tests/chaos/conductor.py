@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from chaos.arena import WORKERS_DATABASE, Arena, open_arena
 from chaos.checks import Violation, exclusion, fairness, handover, leaks, resumption, tokens, writes
-from chaos.checks.timeline import Timeline
+from chaos.checks.timeline import Span, Timeline
 from chaos.history import load, operations
 from chaos.nemesis import Nemesis, heal_everything
 from chaos.schedule import KINDS, schedule
@@ -215,7 +215,10 @@ def judge(
     outcomes["act"] = Counter("done" if act["done"] else "refused" for act in acts)
     outcomes["act"]["late"] = sum(exclusion.late(act) for act in acts)
     return {
-        "faults": Counter(span.kind for span in timeline.faults),
+        "faults": Counter(span.kind for span in timeline.faults if "skipped" not in span.found),
+        "varieties": Counter(
+            (span.kind, variety(span)) for span in timeline.faults if variety(span)
+        ).most_common(),
         "troubles": [
             f"{span.kind}: {span.found[name]}"
             for span in timeline.faults
@@ -234,6 +237,24 @@ def judge(
         "notes": list(story.notes),
         "violations": [str(each) for each in violations],
     }
+
+
+def variety(span: Span) -> str:
+    """Say which of a kind a fault was, by what was drawn and what was found."""
+    details, found = span.fault["details"], span.found
+    if "skipped" in found:
+        return ""
+    told = {
+        "cut one way": "{way}",
+        "clock jump": "{target} {by_s:+} s{cut_off}",
+        "failover": "old primary {old}",
+        "full disk": "{of}, by its {by}{died}",
+        "terminate": "{role}",
+    }.get(span.kind, "")
+    who = {"target": span.fault["target"].partition("-")[0]}
+    died = ", which gave up" if found.get("died") else ""
+    cut_off = " and cut off" if details.get("cut") and span.fault["target"] != "database" else ""
+    return told.format(**details, **who, died=died, cut_off=cut_off)
 
 
 def plan(wanted: Wanted, count: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from chaos import disks
 from chaos.arena import WORKERS_DATABASE, Arena
 from chaos.network import BOTH, CONDUCTOR
 from chaos.schedule import Fault
@@ -29,6 +30,15 @@ select pid from pg_stat_activity
 TERMINATE = "select pg_terminate_backend(%s)"
 EXHAUST = "select count(pg_advisory_lock((1::bigint << 50) + g)) from generate_series(1, 100000) g"
 HELD = "select kind, id, token, member_id from lock_grant where broken_at is null"
+FILL = {
+    "tables": """
+insert into chaos_filler select repeat(md5(g::text), 60) from generate_series(1, 20000) g
+""",
+    "log": "select pg_logical_emit_message(false, 'chaos', repeat('x', 1000000))",
+}
+FILLS = 64  # more than a segment of the log, far fewer than the primary keeps for its standby
+EMPTY = "truncate chaos_filler"
+NOW = "select extract(epoch from clock_timestamp())::float8"
 BREAK = "select lock_break(%s, %s, %s, %s, 'chaos', 'on purpose')"
 WRITER = "select pg_current_xact_id()"
 PATTERNS = {
@@ -61,6 +71,7 @@ class Nemesis:
             "slow": self._cut,
             "lossy": self._cut,
             "twin": self._twin,
+            "clock jump": self._clock_jump,
             "terminate": self._terminate,
             "restart": self._restart,
             "crash": self._crash,
@@ -68,6 +79,7 @@ class Nemesis:
             "stall": self._stall,
             "standby away": self._standby_away,
             "exhaust": self._exhaust,
+            "full disk": self._full_disk,
             "long writer": self._long_writer,
             "break lock": self._break_lock,
             "join": self._join,
@@ -153,6 +165,25 @@ class Nemesis:
         await asyncio.sleep(fault.length_s)
         twin.kill()
 
+    async def _clock_jump(self, fault: Fault) -> Found | None:
+        """Let a process, or the primary, believe in another time of day, and then no more."""
+        arena, name = self._arena, fault.target
+        if name == "database":
+            name = arena.servers.home("primary").name
+        if not arena.clocks.knows(name):
+            return {"skipped": "its clock cannot be made to jump here"}
+        async with await arena.servers.session() as connection:
+            before = await _now(connection), boottime()
+            arena.clocks.jump(name, fault.details["by_s"])
+            seen_s = await _now(connection) - before[0] - (boottime() - before[1])
+        if cut := fault.details["cut"] and fault.target in arena.links:
+            await arena.network.hurt(name, cut=True)
+        await asyncio.sleep(fault.length_s)
+        arena.clocks.jump(name, 0)
+        if cut:
+            await arena.network.heal(name)
+        return {"database_saw_s": round(seen_s)}
+
     async def _terminate(self, fault: Fault) -> Found:
         role = fault.details["role"]
         pattern = PATTERNS[role].format(fault.target)
@@ -231,6 +262,40 @@ class Nemesis:
             await asyncio.sleep(fault.length_s)
         return {"exhausted": full}
 
+    async def _full_disk(self, fault: Fault) -> Found:
+        """Let a server's disk be full; a server that gives up is started when there is room."""
+        if not self._arena.namespaces:
+            return {"skipped": "no disk of its own to fill"}
+        servers, server = self._arena.servers, fault.details["of"]
+        home, end = servers.home(server), boottime() + fault.length_s
+        disks.fill(home, fault.details["room_kb"])
+        try:
+            said = await self._eat(fault.details["by"], end)
+            await asyncio.sleep(max(0.0, end - boottime()))
+            died = not servers.runs(server)
+        finally:
+            disks.empty(home)
+        await servers.rejoin()
+        accepting_at = await servers.until_writable()
+        async with await servers.session(WORKERS_DATABASE) as connection:
+            await connection.execute(EMPTY)
+        return {"accepting_at": accepting_at, "died": died, "said": said}
+
+    async def _eat(self, what: str, end: float) -> str:
+        """Write until the disk is full or the time over; return what the server said."""
+        try:
+            async with (
+                asyncio.timeout(end - boottime()),
+                await self._arena.servers.session(WORKERS_DATABASE) as connection,
+            ):
+                for _ in range(FILLS):
+                    await connection.execute(FILL[what])
+        except psycopg.Error as error:
+            return str(error).splitlines()[0]
+        except TimeoutError:
+            pass
+        return "nothing"
+
     async def _long_writer(self, fault: Fault) -> None:
         async with AsyncExitStack() as exits:
             for database in ("engine", WORKERS_DATABASE):
@@ -262,6 +327,13 @@ class Nemesis:
         async with await self._arena.servers.session() as connection:
             cursor = await connection.execute(BACKENDS, (pattern,))
             return [row[0] for row in await cursor.fetchall()]
+
+
+async def _now(connection: psycopg.AsyncConnection) -> float:
+    """Return the time of day as the database sees it."""
+    row = await (await connection.execute(NOW)).fetchone()
+    assert row
+    return row[0]
 
 
 async def heal_everything(arena: Arena) -> None:

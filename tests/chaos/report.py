@@ -9,10 +9,7 @@ from typing import Any
 
 Result = Mapping[str, Any]
 NOTHING = "| none | | | |"
-SKIPPED = (
-    "Not done: a jump of the clock (the machine is shared, and no clock of the wall decides"
-    " anything); a suspended machine; a full disk."
-)
+NEVER = "Not done: a suspended machine; the loss of a disk."
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -44,7 +41,7 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
     )
     yield ""
     yield "\n".join(dict.fromkeys(result["machine"]["network"] for result in results))
-    yield SKIPPED
+    yield NEVER
     yield ""
     yield f"**Violations: {len(broken) or 'none'}**"
     yield ""
@@ -56,11 +53,22 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
 def _faults(results: Sequence[Result]) -> Iterator[str]:
     faults: Counter[str] = Counter()
     troubles: Counter[str] = Counter()
+    varieties: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         faults.update(result["faults"])
         troubles.update(result["troubles"])
-    yield from ("", f"## Faults: {faults.total()}", "", "| kind | times |", "|---|---|")
-    yield from (f"| {kind} | {count} |" for kind, count in sorted(faults.items()))
+        for (kind, variety), count in result["varieties"]:
+            varieties[kind][variety] += count
+    yield from (
+        "",
+        f"## Faults: {faults.total()}",
+        "",
+        "| kind | times | of these |",
+        "|---|---|---|",
+    )
+    for kind, count in sorted(faults.items()):
+        told = "; ".join(f"{often} {each}" for each, often in sorted(varieties[kind].items()))
+        yield f"| {kind} | {count} | {told} |"
     yield from (f"\n{count} times: {what}" for what, count in troubles.most_common(10))
 
 
