@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from chaos.conductor import Wanted, conduct, plan
@@ -32,13 +33,23 @@ def main() -> int:
     options = _parsed()
     if options.minutes:
         return _soak(options)
-    why = "asked for" if options.network == "relays" else refusal()
-    if options.plan or why:
-        if not options.plan:
-            tell(f"Links are relays: {why}")
-        return _once(options) if options.network != "namespaces" else 2
-    options.network = "namespaces"
-    return enclosed(lambda: _once(options))
+    kinds = [kind.strip() for kind in options.kinds.split(",") if kind.strip()] or list(KINDS)
+    if unknown := set(kinds) - set(KINDS):
+        print(f"There is no fault {', '.join(unknown)}.", file=sys.stderr)
+        return 2
+    wanted = Wanted(
+        options.seconds,
+        options.seed,
+        options.nodes,
+        options.workers,
+        options.vms,
+        options.ttl,
+        kinds,
+    )
+    if options.plan:
+        print("\n".join(plan(wanted, options.plan)))
+        return 0
+    return _one(options, wanted)
 
 
 def _parsed() -> argparse.Namespace:
@@ -65,26 +76,27 @@ def _parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _once(options: argparse.Namespace) -> int:
-    kinds = [kind.strip() for kind in options.kinds.split(",") if kind.strip()] or list(KINDS)
-    if unknown := set(kinds) - set(KINDS):
-        print(f"There is no fault {', '.join(unknown)}.", file=sys.stderr)
+def _one(options: argparse.Namespace, wanted: Wanted) -> int:
+    """Run once, enclosed where this is wanted and permitted; clean up from outside."""
+    why = "asked for" if options.network == "relays" else refusal()
+    if why:
+        tell(f"Links are relays: {why}")
+    if why and options.network == "namespaces":
         return 2
-    wanted = Wanted(
-        options.seconds,
-        options.seed,
-        options.nodes,
-        options.workers,
-        options.vms,
-        options.ttl,
-        kinds,
-        options.network == "namespaces",
-    )
-    if options.plan:
-        print("\n".join(plan(wanted, options.plan)))
-        return 0
     folder = Path(tempfile.mkdtemp(prefix=f"engine-pg-chaos-{options.seed}-"))
     folder.chmod(0o711)  # the server's account must pass through
+    if why:
+        code = _enclosed(options, wanted, folder)
+    else:
+        code = enclosed(lambda: _enclosed(options, replace(wanted, namespaces=True), folder))
+    if code or options.keep:
+        print(f"The history is in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+def _enclosed(options: argparse.Namespace, wanted: Wanted, folder: Path) -> int:
     tell(f"seed {options.seed}, {options.seconds:g} s")
     found = asyncio.run(_cancellable(wanted, folder))
     if options.results:
@@ -96,13 +108,8 @@ def _once(options: argparse.Namespace) -> int:
     if options.report:
         options.report.write_text(text)
     if found["violations"]:
-        print(f"VIOLATIONS with seed {options.seed}; the history is in {folder}")
-        return 1
-    if options.keep:
-        print(f"The history is in {folder}")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    return 0
+        print(f"VIOLATIONS with seed {options.seed}")
+    return 1 if found["violations"] else 0
 
 
 async def _cancellable(wanted: Wanted, folder: Path) -> dict:

@@ -23,6 +23,7 @@ fi
 exec {program} "$@"
 """
 SERVER_CLOCK = "clock"
+PROGRAMS = Path("/dev/shm/programs")  # an enclosure's own; whoever empties the run's folder is safe
 
 
 class Clocks:
@@ -61,16 +62,16 @@ class Clocks:
             self._files[home.name] = home / SERVER_CLOCK
             self.jump(home.name, 0)
         folder = programs_for(account_for(homes[0] / "data"), None, homes[0] / "programs").folder
-        real = self._folder.parent / "real"
-        real.mkdir()
+        PROGRAMS.mkdir()
         libraries = folder.parents[2]  # the programs find what they need relative to themselves
         words = [f"{name}={value}" for name, value in self._settings.items()]
         script = self._folder.parent / "postgres"
-        program = real / folder.relative_to(libraries) / "postgres"
+        program = PROGRAMS / folder.relative_to(libraries) / "postgres"
         script.write_text(SERVER.format(settings=" ".join(words), program=program))
         script.chmod(0o755)
-        for source, place in ((libraries, real), (script, folder / "postgres")):
-            subprocess.run(["mount", "--bind", str(source), str(place)], check=True)
+        for source, place in ((libraries, PROGRAMS), (script, folder / "postgres")):
+            words = ["mount", "--options", "bind,ro", str(source), str(place)]
+            subprocess.run(words, check=True)
 
     def jump(self, name: str, by_s: float) -> None:
         """Set a clock so many seconds away from everybody else's."""

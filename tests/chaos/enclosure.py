@@ -38,12 +38,12 @@ nft add rule ip trial on ip daddr 127.0.0.1 tcp dport 1 dnat to 127.0.0.1:2
 
 def enclosed(run: Callable[[], int]) -> int:
     """Call a function in a process of its own in new namespaces; return what it returned."""
-    _enter()
-    init = _forked(lambda: _init(run))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: os.kill(init, number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the run itself
-    return _code(os.waitpid(init, 0)[1])
+
+    def within() -> int:
+        _enter()
+        return _awaited(_forked(lambda: _init(run)))
+
+    return _awaited(_forked(within))
 
 
 def refusal() -> str:
@@ -86,10 +86,14 @@ def _try_out(pipe: object) -> int:
 def _init(run: Callable[[], int]) -> int:
     """Be the namespace's first process, which buries whatever nobody else waits for."""
     _furnish()
-    child = _forked(run)
+    return _awaited(_forked(run))
+
+
+def _awaited(child: int) -> int:
+    """Pass on to a child what we are told, bury all that end before it, and return its code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.kill(child, number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the run itself
     while True:
         pid, status = os.wait()
         if pid == child:

@@ -49,7 +49,7 @@ CALM = ("kill", "freeze", "cut", "isolate", "stop", "join")
 CALM_S = 2.7  # longer than a lease and a bit: the others were well when it came
 ROLES = ("lock session", "doorbell", "pool", "worker", "any")
 OF_THE_DATABASE = 0.4  # of the jumps
-JUMPS_S = (-86400, -3600, -30, 30, 3600, 86400)
+JUMPS_S = (-86400, -3600, 3600, 86400)  # each further from any other than a run lasts
 OLD_PRIMARY = ("frozen", "cut off", "dead", "alive")
 
 
@@ -122,7 +122,7 @@ def _length_s(dice: random.Random, kind: str, longest_s: float) -> float:
         "exhaust": (0.3, 1.5),
         "full disk": (1.0, 4.0),
         "long writer": (2.0, 5.0),
-        "clock jump": (1.0, 6.0),
+        "clock jump": (2.5, 6.0),  # longer than a lease, for those that are cut off
         "twin": (3.0, 6.0),
         "join": (8.0, 10.0),
         "slow": (1.0, 5.0),
@@ -139,7 +139,7 @@ def _details(dice: random.Random, kind: str) -> dict[str, Any]:
         "slow": {"delay_s": round(dice.uniform(0.001, 0.25), 3)},
         "lossy": {"loss": round(dice.uniform(0.02, 0.25), 3)},
         "terminate": {"role": dice.choice(ROLES)},
-        "clock jump": {"by_s": dice.choice(JUMPS_S), "cut": dice.random() < 0.5},
+        "clock jump": {"by_s": dice.choice(JUMPS_S), "cut": dice.random() < 0.75},
         "full disk": {
             "of": dice.choice(("primary", "primary", "standby")),
             "by": dice.choice(("tables", "log")),
