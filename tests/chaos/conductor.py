@@ -248,6 +248,7 @@ def variety(span: Span) -> str:
         return ""
     told = {
         "cut one way": "{way}",
+        "standby away": "{way}",
         "clock jump": "{target} {by_s:+} s{cut_off}",
         "failover": "old primary {old}",
         "full disk": "{of}, by its {by}{died}",

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from chaos.network import BOTH, CONDUCTOR, Way
+from chaos.network import CONDUCTOR, Harm
 from engine_pg.errors import Unavailable
 
 NETWORK = "10.77"
@@ -53,10 +53,8 @@ class Place:
     number: int
     target: int
     listens: int
-    cut: Sequence[Way] = ()
-    everybody: bool = False
-    loss: float = 0.0
-    wire: asyncio.subprocess.Process | None = field(default=None)
+    harm: Harm = field(default_factory=Harm)
+    wire: asyncio.subprocess.Process | None = None
 
     @property
     def address(self) -> str:
@@ -107,30 +105,21 @@ class Namespaces:
             self._places[link].target = target
         await self._lead()
 
-    async def hurt(
-        self,
-        link: str,
-        *,
-        ways: Sequence[Way] = BOTH,
-        cut: bool = False,
-        everybody: bool = False,
-        delay_s: float = 0.0,
-        loss: float = 0.0,
-    ) -> None:
-        """Cut ways (to everybody: not to the database alone), slow them or lose some packets."""
+    async def hurt(self, link: str, harm: Harm) -> None:
+        """Let a harm begin, instead of any other."""
         if link == CONDUCTOR:
             return  # it has no lease that could be at stake
         place = self._places[link]
-        place.cut, place.everybody, place.loss = (ways if cut else ()), everybody, loss
+        place.harm = harm
         await self._drop()
-        if delay_s:
-            await self._lengthen(place, delay_s)
+        if harm.delay_s:
+            await self._lengthen(place, harm.delay_s)
 
     async def heal(self, link: str, *, reset: bool = False) -> None:
         """Make a link whole; what was held back arrives late, or its connections are reset."""
         if link != CONDUCTOR:
             place = self._places[link]
-            place.cut, place.everybody, place.loss = (), False, 0.0
+            place.harm = Harm()
             await self._shorten(place)
             await self._drop()
         if reset:
@@ -196,10 +185,10 @@ class Namespaces:
             for way, near, far in (("up", "saddr", "daddr"), ("down", "daddr", "saddr")):
                 rule = f"add rule bridge faults {way} ip {near} {place.address}"
                 to_database = f"{rule} ip {far} {DATABASE}"
-                if way in place.cut:
-                    yield f"{rule if place.everybody else to_database} drop"
-                if place.loss:
-                    often = round(place.loss * 1000)
+                if place.harm.cut and way in place.harm.ways:
+                    yield f"{rule if place.harm.everybody else to_database} drop"
+                if place.harm.loss:
+                    often = round(place.harm.loss * 1000)
                     yield f"{to_database} numgen random mod 1000 < {often} drop"
 
     async def _lengthen(self, place: Place, delay_s: float) -> None:

@@ -6,15 +6,15 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
 from chaos import disks
 from chaos.arena import WORKERS_DATABASE, Arena
-from chaos.network import BOTH, CONDUCTOR
+from chaos.network import BOTH, CONDUCTOR, Harm
 from chaos.schedule import Fault
 from engine_pg.clock import boottime
 from engine_pg.cluster.members import gate_of
@@ -47,6 +47,11 @@ PATTERNS = {
     "pool": "engine_pg {}",
     "worker": "engine_pg worker%",
     "any": "%",
+}
+FEED: Mapping[str, Sequence[Literal["there", "back"]]] = {  # as the standby sees it
+    "both": (),
+    "up": ("there",),
+    "down": ("back",),
 }
 OLD_AWAKE_S = 0.3
 TAKEOVER_BOUND_S = 6.0
@@ -144,7 +149,7 @@ class Nemesis:
         reset = details.pop("reset", False)
         ways = (details.pop("way"),) if "way" in details else BOTH
         cut = fault.kind.startswith("cut")
-        await self._arena.network.hurt(fault.target, ways=ways, cut=cut, **details)
+        await self._arena.network.hurt(fault.target, Harm(ways=ways, cut=cut, **details))
         await asyncio.sleep(fault.length_s)
         await self._arena.network.heal(fault.target, reset=reset)
 
@@ -153,7 +158,7 @@ class Nemesis:
         network = self._arena.network
         if not network.whole_machines:
             return {"skipped": "no machine of its own to isolate"}
-        await network.hurt(fault.target, cut=True, everybody=True)
+        await network.hurt(fault.target, Harm(cut=True, everybody=True))
         await asyncio.sleep(fault.length_s)
         await network.heal(fault.target)
         return None
@@ -177,7 +182,7 @@ class Nemesis:
             arena.clocks.jump(name, fault.details["by_s"])
             seen_s = await _now(connection) - before[0] - (boottime() - before[1])
         if cut := fault.details["cut"] and fault.target in arena.links:
-            await arena.network.hurt(name, cut=True)
+            await arena.network.hurt(name, Harm(cut=True))
         await asyncio.sleep(fault.length_s)
         arena.clocks.jump(name, 0)
         if cut:
@@ -234,7 +239,7 @@ class Nemesis:
         else:
             primary.feed.freeze()
         for name in self._arena.links if old_is == "cut off" else ():
-            await self._arena.network.hurt(name, cut=True)
+            await self._arena.network.hurt(name, Harm(cut=True))
 
     async def _stall(self, fault: Fault) -> Found:
         servers = self._arena.servers
@@ -244,8 +249,8 @@ class Nemesis:
         return {"accepting_at": await servers.until_writable()}
 
     async def _standby_away(self, fault: Fault) -> Found:
-        servers = self._arena.servers
-        servers.primary.feed.freeze()
+        servers, way = self._arena.servers, fault.details["way"]
+        servers.primary.feed.freeze(*FEED[way])
         await asyncio.sleep(fault.length_s)
         servers.primary.feed.heal()
         return {"accepting_at": await servers.until_writable()}

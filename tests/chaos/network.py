@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Way = Literal["up", "down"]  # to the database, and back
 BOTH: tuple[Way, Way] = ("up", "down")
 CONDUCTOR = "conductor"  # the run itself, which also has a link
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What befalls a link: ways are cut (to everybody, or to the database), slow or lossy."""
+
+    ways: Sequence[Way] = BOTH
+    cut: bool = False
+    everybody: bool = False
+    delay_s: float = 0.0
+    loss: float = 0.0
 
 
 class Network(Protocol):
@@ -32,17 +44,8 @@ class Network(Protocol):
         """Lead new connections to another port."""
         ...
 
-    async def hurt(
-        self,
-        link: str,
-        *,
-        ways: Sequence[Way] = BOTH,
-        cut: bool = False,
-        everybody: bool = False,
-        delay_s: float = 0.0,
-        loss: float = 0.0,
-    ) -> None:
-        """Cut ways (to everybody: not to the database alone), slow them or lose some packets."""
+    async def hurt(self, link: str, harm: Harm) -> None:
+        """Let a harm begin, instead of any other."""
         ...
 
     async def heal(self, link: str, *, reset: bool = False) -> None:

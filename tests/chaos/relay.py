@@ -14,13 +14,12 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import uvloop
 
-from chaos.network import BOTH
-from chaos.network import Way as Direction
+from chaos.network import Harm
 from engine_pg.errors import Invalid
 
 RETRANSMISSION_S = 0.2
@@ -175,20 +174,12 @@ class Relays:
         """Lead new connections to another port."""
         await self._tell("route", link, target=target)
 
-    async def hurt(
-        self,
-        link: str,
-        *,
-        ways: Sequence[Direction] = BOTH,
-        cut: bool = False,
-        everybody: bool = False,
-        delay_s: float = 0.0,
-        loss: float = 0.0,
-    ) -> None:
-        """Cut ways to the database, slow them or lose some packets."""
-        if everybody:
+    async def hurt(self, link: str, harm: Harm) -> None:
+        """Let a harm begin, instead of any other."""
+        told = asdict(harm)
+        if told.pop("everybody"):
             raise Invalid("a relay leads to the database alone")
-        await self._tell("hurt", link, ways=ways, cut=cut, delay_s=delay_s, loss=loss)
+        await self._tell("hurt", link, **told)
 
     async def heal(self, link: str, *, reset: bool = False) -> None:
         """Make a link whole; what was held back arrives late, or its connections are reset."""

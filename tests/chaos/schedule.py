@@ -145,6 +145,7 @@ def _details(dice: random.Random, kind: str) -> dict[str, Any]:
             "by": dice.choice(("tables", "log")),
             "room_kb": dice.choice((0, 64, 1024)),
         },
+        "standby away": {"way": dice.choice(("both", "up", "down"))},
         "failover": {"old": dice.choice(OLD_PRIMARY)},
     }
     return drawn.get(kind, {})
