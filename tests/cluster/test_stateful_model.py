@@ -7,8 +7,6 @@ a fault in the SQL by itself: `scripts/mutants.py --of alembic --by cluster/test
 
 Out of its reach: a standby (there is none), the bells rung by a commit, weights and offers, what
 the clients do with the answers (tests/unit), and the in-process order of requests.
-
-ENGINE_TEST_STATEFUL_SECONDS=600 goes on for that long, with new dice.
 """
 
 from __future__ import annotations
@@ -22,18 +20,17 @@ from uuid import UUID
 import pytest
 from cluster.reference import Command, Led, Member, Reference, Rows
 from cluster.seats import EMPTY, TRY, UNLOCK, Call, Seat, Server, error_of, key, until
-from hypothesis import HealthCheck, Phase, note, settings
+from cluster.walks import SECONDS, walk
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 from psycopg.types.json import Jsonb
 
-from engine_pg.clock import boottime
 from engine_pg.cluster.breaking import BREAK, CUT, FINISH
 from engine_pg.cluster.fence import ENTER, leader_gate_of
 from engine_pg.cluster.keys import Grant, LockKey, Mode, Reason, Wanted
@@ -41,7 +38,6 @@ from engine_pg.cluster.members import END, gate_of
 from engine_pg.cluster.ops import Asking, Op, Part, Releasing
 from engine_pg.cluster.orders import ASK, DRAIN, PIN
 
-SECONDS = float(os.environ.get("ENGINE_TEST_STATEFUL_SECONDS", "0"))
 EXAMPLES = int(os.environ.get("ENGINE_TEST_STATEFUL_EXAMPLES", "16"))
 NAMES = ["x", "y", "z"]
 LEADERSHIPS = ["p", "q"]
@@ -899,19 +895,6 @@ def breaking(row, token: int) -> dict[str, Any]:
     }
 
 
-def rules(examples: int, *, derandomize: bool) -> settings:
-    return settings(
-        max_examples=examples,
-        stateful_step_count=6,
-        deadline=None,
-        derandomize=derandomize,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-
-
 @pytest.mark.timeout(max(180, SECONDS + 120))
 def test_the_database_does_what_the_model_says_whatever_befalls_it(postgres, fresh_database_url):
     class Machine(ModelMachine):
@@ -921,9 +904,6 @@ def test_the_database_does_what_the_model_says_whatever_befalls_it(postgres, fre
     if postgres.embedded is None:
         Machine.crash = None  # not ours to kill
     try:
-        run_state_machine_as_test(Machine, settings=rules(EXAMPLES, derandomize=True))
-        until_s = boottime() + SECONDS
-        while SECONDS and boottime() < until_s:
-            run_state_machine_as_test(Machine, settings=rules(20, derandomize=False))
+        walk(Machine, examples=EXAMPLES, steps=6)
     finally:
         Machine.server.admin.close()
