@@ -18,6 +18,7 @@ import uvicorn
 import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import FeedRetention
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
@@ -63,7 +64,8 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         url = libpq_url(settings.database_url.get_secret_value())
-        self._bells = Doorbells(url)
+        self._measures = Measures()
+        self._bells = Doorbells(url, on_deaf=self._measures.deafened)
         self._db = Database(
             url,
             name=f"engine_pg {settings.node}",
@@ -75,7 +77,6 @@ class Node:
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._membership: Membership | None = None
-        self._measures = Measures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -170,7 +171,7 @@ class Node:
             call_timeout_s=settings.host_call_timeout_s,
         )
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        lead(retention.NAME, retention.Retention(fencing).run)
+        lead(retention.NAME, retention.Retention(fencing, FeedRetention(self._db)).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)
