@@ -81,3 +81,9 @@ def test_a_fenced_write_is_followed_and_a_cursor_that_was_kept_goes_on(url):
             assert found.cursor.covers(found.seen)
 
     run(story())
+
+
+def test_uninstalling_detaches_the_tables_and_leaves_them(url):
+    schema.uninstall(url)
+    execute(url, "insert into price values ('milk', 90)")
+    assert execute(url, "select count(*) from price") == [(2,)]
