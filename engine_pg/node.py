@@ -18,10 +18,12 @@ import uvicorn
 import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import FeedRetention
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
+from engine_pg.cluster.topics import CHANGES
 from engine_pg.cluster.waits import Request as Waiting
 from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.run import Patience
@@ -63,6 +65,8 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         url = libpq_url(settings.database_url.get_secret_value())
+        self._measures = Measures()
+        self._bells = Doorbells(url, on_deaf=self._measures.deafened)
         self._db = Database(
             url,
             name=f"engine_pg {settings.node}",
@@ -70,11 +74,10 @@ class Node:
             pool_max=settings.pool_max,
             bound_s=settings.statement_bound_s,
             idle_in_transaction_s=settings.lease_ttl_s * 0.8,
+            on_commit=lambda: self._bells.ring_soon(CHANGES),
         )
-        self._bells = Doorbells(url)
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._membership: Membership | None = None
-        self._measures = Measures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -172,7 +175,7 @@ class Node:
             call_timeout_s=settings.host_call_timeout_s,
         )
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        lead(retention.NAME, retention.Retention(fencing).run)
+        lead(retention.NAME, retention.Retention(fencing, FeedRetention(self._db)).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)

@@ -19,7 +19,7 @@ from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
 from engine_pg.cluster.session import LockSession
-from engine_pg.cluster.topics import LOCKS, MEMBERS, waiters_of
+from engine_pg.cluster.topics import CHANGES, LOCKS, MEMBERS, waiters_of
 from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, RING, Doorbells
@@ -79,6 +79,7 @@ class Membership:
                 self._renewed,
                 ring=self._ring_waiters,
                 ended=self._ended,
+                changed=lambda: bells.ring_soon(CHANGES),
             ),
             measures=self.measures,
             clock=clock,
@@ -160,7 +161,7 @@ class Membership:
     async def _ring_all(self) -> None:
         """Ring before anything else may end: who leaves closes his doorbells next."""
         try:
-            await self._db.statement(RING, {"topics": [MEMBERS, QUEUE, LOCKS]})
+            await self._db.statement(RING, {"topics": [MEMBERS, QUEUE, LOCKS, CHANGES]})
         except EngineError as error:  # the others look by themselves, later
             log.info("could not ring: %s", error)
 
@@ -240,6 +241,7 @@ class Membership:
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)
         self._bells.ring(LOCKS)  # what was vacated may be what others wait for
+        self._bells.ring_soon(CHANGES)
 
     def _observed(self, look: Record) -> None:
         before = self.draining

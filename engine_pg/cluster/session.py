@@ -186,16 +186,17 @@ class LockSession(Trust):
             return
         if sync:
             self._renewed(sent_at)
-        took_s = self.clock() - sent_at
-        self.measures.batch(len(batch), took_s)
+        self.measures.batch(len(batch), took_s := self.clock() - sent_at)
         if worked_s := reply.get("worked_s"):
             self._pace.committed(took_s - worked_s)
-        self._take(batch.answers(reply), reply)
+        self._take(batch, reply)
 
-    def _take(self, answers: Answers, reply: Record) -> None:
+    def _take(self, batch: Batch, reply: Record) -> None:
         """Tell the owners at once, and those who asked in good time."""
         self._answers.tell()
-        self._answers = answers
+        self._answers = answers = batch.answers(reply)
+        if batch.tells:
+            self._owners.changed()
         if reply["ring"]:
             answers.tell()
             self._owners.ring(reply["ring"])
