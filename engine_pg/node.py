@@ -27,6 +27,7 @@ from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.run import Patience
 from engine_pg.commands.runner import Runner
 from engine_pg.commands.service import Commands
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
@@ -72,6 +73,7 @@ class Node:
         )
         self._bells = Doorbells(url)
         self._commands = Commands(self._db, self._bells, REGISTRY)
+        self._live = LiveSettings()
         self._membership: Membership | None = None
         self._measures = Measures()
         self._stop = asyncio.Event()
@@ -83,7 +85,9 @@ class Node:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
+            await self._live.load(self._db)
             background.start(self._bells.run(), name="doorbells")
+            background.start(self._live.follow(self._db, self._bells), name="settings")
             background.start(self._commands.run(), name="command watch")
             member = background.start(live(self._one_life, self._stop), name="member")
             api = background.start(self._serve(server), name="api")
@@ -122,8 +126,9 @@ class Node:
             membership = self._new_member(hosts)
             await membership.join()
             self._membership = membership
-            patience = Patience(settings.host_call_timeout_s, settings.host_inflight_bound_s)
-            runner = Runner(membership, self._db, hosts, self._bells, REGISTRY, patience=patience)
+            runner = Runner(
+                membership, self._db, hosts, self._bells, REGISTRY, patience=self._patience
+            )
             working = work(
                 self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
             )
@@ -142,8 +147,12 @@ class Node:
                 self._membership = None
 
     def _driver(self, address: str, port: int) -> HostDriver:
-        timeout_s = self._settings.host_call_timeout_s
+        timeout_s = self._live.now.host_call_timeout_s
         return VdsmDriver(address, port, connect_timeout_s=timeout_s)
+
+    def _patience(self) -> Patience:
+        now = self._live.now
+        return Patience(now.host_call_timeout_s, now.host_inflight_bound_s)
 
     def _new_member(self, hosts: HostConnections) -> Membership:
         settings = self._settings
@@ -159,16 +168,9 @@ class Node:
         )
         membership.locks.limit = settings.lock_limit
         fencing, lead = membership.fencing, membership.leaders.register
-        monitor = Monitor(
-            self._db,
-            fencing,
-            hosts,
-            self._commands,
-            period_s=settings.monitor_period_s,
-            call_timeout_s=settings.host_call_timeout_s,
-        )
+        monitor = Monitor(self._db, fencing, hosts, self._commands, self._live)
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        lead(retention.NAME, retention.Retention(fencing).run)
+        lead(retention.NAME, retention.Retention(fencing, self._live).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)
@@ -180,7 +182,7 @@ class Node:
             Services(
                 db=self._db,
                 commands=self._commands,
-                settings=settings,
+                settings=self._live,
                 ready=self.reasons,
                 measures=self._measures,
                 standing=self._standing,

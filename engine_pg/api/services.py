@@ -11,8 +11,8 @@ from engine_pg.api.metrics import Metrics
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.waits import Request
 from engine_pg.commands.rows import CommandView, Submission
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
-from engine_pg.settings import Settings
 
 Until = Literal["accepted", "final"]
 
@@ -36,7 +36,7 @@ class Services:
 
     db: Database
     commands: Commands
-    settings: Settings
+    settings: LiveSettings
     ready: Callable[[], Sequence[str]] = tuple
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)

@@ -190,7 +190,11 @@ async def open_arena(
         if nodes:
             os.environ["ENGINE_DATABASE_URL"] = arena.url(CONDUCTOR)
             state = StateFolder(folder / "state")
-            options = Options(nodes=nodes, base_port=free_ports(nodes))
+            options = Options(
+                nodes=nodes,
+                base_port=free_ports(nodes),
+                settings={"host_inflight_bound_s": 2},
+            )
             urls = {name: arena.url(name) for name in names}
             arena.stack = await exits.enter_async_context(Nodes(state, options, tell, urls))
         try:

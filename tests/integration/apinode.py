@@ -20,9 +20,9 @@ from engine_pg.api.app import create_app
 from engine_pg.api.services import Services
 from engine_pg.commands import store
 from engine_pg.commands.rows import CommandView, Submission
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
 from engine_pg.ids import new_id
-from engine_pg.settings import Settings
 
 API = "/ovirt-engine/api"
 TOKEN = "/ovirt-engine/sso/oauth/token"
@@ -99,7 +99,7 @@ async def serving(
     services = Services(
         db=db,
         commands=commands,
-        settings=Settings(database_url=db.url, **settings),
+        settings=LiveSettings.of(**settings),
         passwords=Passwords(FAST),
         ready=lambda: reasons,
         **(wired or {}),
