@@ -19,6 +19,7 @@ EngineError
 │   ├── DatabaseAway    no writable PostgreSQL answers
 │   ├── HostUnreachable the host does not answer
 │   └── HostBusy        the host's queue is full or it recovers
+├── Resync              what was read can't be followed any further; take a new copy
 └── OutcomeUnknown      it may have happened; look before trying again
 """
 
@@ -101,6 +102,10 @@ class HostUnreachable(Unavailable):
 
 class HostBusy(Unavailable):
     """The host's queue is full, or it recovers."""
+
+
+class Resync(EngineError):
+    """What was read can't be followed any further: take a new copy."""
 
 
 class OutcomeUnknown(EngineError):

@@ -22,6 +22,7 @@ from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
+from engine_pg.cluster.topics import CHANGES
 from engine_pg.cluster.waits import Request as Waiting
 from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.run import Patience
@@ -63,6 +64,7 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         url = libpq_url(settings.database_url.get_secret_value())
+        self._bells = Doorbells(url)
         self._db = Database(
             url,
             name=f"engine_pg {settings.node}",
@@ -70,8 +72,8 @@ class Node:
             pool_max=settings.pool_max,
             bound_s=settings.statement_bound_s,
             idle_in_transaction_s=settings.lease_ttl_s * 0.8,
+            on_commit=lambda: self._bells.ring(CHANGES),
         )
-        self._bells = Doorbells(url)
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._live = LiveSettings()
         self._membership: Membership | None = None

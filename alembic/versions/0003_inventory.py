@@ -144,8 +144,9 @@ create index event_at_idx on event (at);
 create index event_correlation_id_idx on event (correlation_id) where correlation_id <> '';
 """
 
+# The cluster's branch may have made the newer one already (0009).
 FEED = """
-create table change (
+create table if not exists change (
   change_id bigint generated always as identity (cache 1) primary key,
   xid xid8 not null default pg_current_xact_id(),
   topic text not null,
@@ -153,7 +154,7 @@ create table change (
   op text not null check (op in ('insert', 'update', 'delete')),
   at timestamptz not null default clock_timestamp()
 ) with (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 10000);
-create index change_xid_idx on change (xid);
+create index if not exists change_xid_idx on change (xid);
 comment on table change is
   'What changed, in the writer''s own transaction. Its ids become visible out of order.';
 
@@ -178,7 +179,11 @@ VERSIONED = ("data_center", "cluster", "host", "vm")
 DOWN = """
 drop table event, vm, host_statistics, host, cluster, data_center;
 drop function version_rise, change_append;
-drop table change;
+do $$ begin
+  if to_regproc('feed_append') is null then  -- else it is the newer one, of 0009
+    drop table change;
+  end if;
+end $$;
 """
 
 

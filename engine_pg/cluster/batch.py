@@ -43,6 +43,11 @@ class Batch:
         """Whether the batch must be durable before it is believed; releases alone need not be."""
         return bool(self._asking) or any(op.sync for op in self._ops)
 
+    @property
+    def tells(self) -> bool:
+        """Whether it may have changed leaders or commands, which others follow."""
+        return bool(self._ops)
+
     def params(self) -> Record:
         """Return the parameters of `BATCH` that the operations make up."""
         released = [grant for part in self._releases for grant in part.grants]

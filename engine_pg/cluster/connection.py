@@ -20,7 +20,8 @@ select set_config('idle_session_timeout', %(ttl_ms)s, false),
        set_config('client_connection_check_interval', '500ms', false),
        set_config('lock_timeout', '2s', false),
        set_config('statement_timeout', '0', false),
-       set_config('synchronous_commit', 'on', false)
+       set_config('synchronous_commit', 'on', false),
+       set_config('engine_pg.rings', 'after commit', false)
 """
 
 

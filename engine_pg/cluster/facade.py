@@ -18,6 +18,7 @@ from typing import Any, Final, LiteralString, Self
 import psycopg
 
 from engine_pg.clock import boottime
+from engine_pg.cluster.feed import Feed
 from engine_pg.cluster.fence import Fence, FencedTx, Fencing
 from engine_pg.cluster.leaders import Leadership, Singleton
 from engine_pg.cluster.lives import Lives
@@ -25,6 +26,7 @@ from engine_pg.cluster.locks import Hold, LockKey, Reason, Wanted
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.cluster.schema import SCHEMA, check
+from engine_pg.cluster.topics import CHANGES
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.db.tx import Record
@@ -62,9 +64,10 @@ class Cluster:
         self._lease = lease
         self._away_s = away_s
         self._address = address
-        self._db = self._database(schema_url(url, schema), 2)
+        own_url = schema_url(url, schema)
+        self._bells = Doorbells(own_url)
+        self._db = self._database(own_url, 2)
         self._work = self._database(libpq_url(url), pool_max)
-        self._bells = Doorbells(self._db.url)
         self._singletons: dict[str, Singleton] = {}
         self._lives = Lives(self._new_member, self._singletons)
         self._stack = AsyncExitStack()
@@ -155,6 +158,11 @@ class Cluster:
             return await tx.all(LEADERS)
 
     @property
+    def feed(self) -> Feed:
+        """The change feed of this cluster's schema; each use is a reader of its own."""
+        return Feed(self._db, self._bells, name=self.node)
+
+    @property
     def trusted(self) -> bool:
         """Whether this process is a member whose lease is good right now (for a health check)."""
         return self._lives.membership is not None and self._lives.membership.session.trusted
@@ -166,6 +174,7 @@ class Cluster:
             pool_min=0,
             pool_max=pool_max,
             idle_in_transaction_s=self._lease.ttl_s * 0.8,
+            on_commit=lambda: self._bells.ring(CHANGES),
         )
 
     def _new_member(self) -> Membership:

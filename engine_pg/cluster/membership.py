@@ -18,7 +18,7 @@ from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.members import Watch, end_member
 from engine_pg.cluster.ops import Holdings, Identity, Owners
 from engine_pg.cluster.session import LockSession
-from engine_pg.cluster.topics import LOCKS, MEMBERS, waiters_of
+from engine_pg.cluster.topics import CHANGES, LOCKS, MEMBERS, waiters_of
 from engine_pg.cluster.view import View
 from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, RING, Doorbells
@@ -78,6 +78,7 @@ class Membership:
                 self._renewed,
                 ring=self._ring_waiters,
                 ended=self._ended,
+                changed=lambda: bells.ring(CHANGES),
             ),
             measures=self.measures,
             clock=clock,
@@ -228,6 +229,7 @@ class Membership:
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)
         self._bells.ring(LOCKS)  # what was vacated may be what others wait for
+        self._bells.ring(CHANGES)
 
     def _observed(self, look: Record) -> None:
         before = self.draining

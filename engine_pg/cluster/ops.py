@@ -145,3 +145,4 @@ class Owners:
     renewed: Callable[[float, float], None] = _nothing
     ring: Callable[[Sequence[str]], None] = _nothing  # members whose tickets are first now
     ended: Callable[[MemberEnded], None] = _nothing
+    changed: Callable[[], None] = _nothing  # rows that others follow, by what is now committed

@@ -17,7 +17,7 @@ from engine_pg.db.urls import schema_url
 from engine_pg.errors import Conflict, Invalid
 
 SCHEMA: Final = "engine_pg"
-REVISION: Final = "0007"
+REVISION: Final = "0009"
 INSTALLED: Final[LiteralString] = "select to_regclass('alembic_version') is not null as installed"
 VERSION: Final[LiteralString] = "select version_num from alembic_version"
 LIVE: Final = "select node from member where state = 'live' and expires_at > clock_timestamp()"

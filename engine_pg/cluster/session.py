@@ -185,6 +185,8 @@ class LockSession(Trust):
         batch.deal_out(reply)
         if reply["ring"]:
             self._owners.ring(reply["ring"])
+        if batch.tells:
+            self._owners.changed()
         if self._queue:
             self._work.set()
 

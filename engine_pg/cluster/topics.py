@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+CHANGES: Final = "changes"
+"""For all who follow the change feed."""
 MEMBERS: Final = "members"
 LOCKS: Final = "locks"
 """For all who wait for locks; `waiters_of` a member for those of one."""

@@ -6,23 +6,27 @@ Does not promise: that a write through `write` is fenced. What is under a lock i
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any, Final, LiteralString, Self
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Final, LiteralString, Self, TypeVar
 
 import psycopg
 import psycopg_pool
+from psycopg.rows import DictRow
 
 from engine_pg.clock import boottime
 from engine_pg.db.faults import translated
 from engine_pg.db.hosts import HostConnection
-from engine_pg.db.tx import Connection, Params, Tx
+from engine_pg.db.tx import Connection, Params, Record, Tx
 from engine_pg.db.wire import KEEPALIVE, bounded, sever
 from engine_pg.errors import DatabaseAway, EngineError, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Opening = tuple[LiteralString, Params]
 
 READ: Final = "begin isolation level repeatable read read only"
@@ -33,12 +37,18 @@ _BEGIN_S: Final = 1.0
 CONFIGURE: Final = """
 select set_config('idle_in_transaction_session_timeout', %(idle)s, false),
        set_config('lock_timeout', '5s', false),
-       set_config('statement_timeout', '0', false)
+       set_config('statement_timeout', '0', false),
+       set_config('engine_pg.rings', %(rings)s, false)
 """
+_SLICE: Final = 200
+"""So many rows are loaded before others get their turn."""
 
 
 class Database:
-    """A pool on the PostgreSQL at `url`; transactions wait up to `away_s` for it to answer."""
+    """A pool on the PostgreSQL at `url`; transactions wait up to `away_s` for it to answer.
+
+    With `on_commit`, which is called after every commit, triggers leave it to that to ring.
+    """
 
     def __init__(
         self,
@@ -50,8 +60,10 @@ class Database:
         bound_s: float = 15.0,
         away_s: float = 3.0,
         idle_in_transaction_s: float = 4.0,
+        on_commit: Callable[[], None] | None = None,
     ) -> None:
         self.url = url
+        self._on_commit = on_commit
         self._bound_s = bound_s
         self._away_s = away_s
         self._idle_ms = str(int(idle_in_transaction_s * 1000))
@@ -80,7 +92,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Tx]:
         """Open a read-only transaction that sees one snapshot."""
-        connection = await self._begin(READ, None)
+        connection, _ = await self._first(partial(self._begin, READ, None))
         try:
             yield Tx(connection, bound_s=self._bound_s)
         finally:
@@ -93,7 +105,7 @@ class Database:
         `opening` is its first statement. A lost connection raises `DatabaseAway` when nothing can
         have happened and `OutcomeUnknown` when the commit was under way.
         """
-        connection = await self._begin(WRITE, opening)
+        connection, _ = await self._first(partial(self._begin, WRITE, opening))
         try:
             yield Tx(connection, bound_s=self._bound_s)
         except BaseException:
@@ -103,13 +115,29 @@ class Database:
             await self._commit(connection)
         finally:
             await self._pool.putconn(connection)
+            if self._on_commit is not None:
+                self._on_commit()
 
     async def statement(self, query: LiteralString, params: Params | None = None) -> None:
         """Run one statement in a transaction of its own, with nobody interested in rows."""
         async with self.write() as tx:
             await tx.run(query, params)
 
-    async def _begin(self, begin: LiteralString, opening: Opening | None) -> HostConnection:
+    async def once(self, query: LiteralString, params: Params | None = None) -> list[Record]:
+        """Run one statement that may as well run twice, in one round trip; nobody is rung.
+
+        Raises `OutcomeUnknown` when it warned: its commit may be on this server alone.
+        """
+        connection, cursor = await self._first(partial(self._alone, query, params))
+        try:
+            return await _rows(cursor)
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _first(
+        self, start: Callable[[HostConnection], Awaitable[T]]
+    ) -> tuple[HostConnection, T]:
+        """Run what comes first on a connection; again on another one when that was lost already."""
         deadline = boottime() + self._away_s
         while True:
             try:
@@ -119,17 +147,29 @@ class Database:
                     raise DatabaseAway("no writable PostgreSQL answers") from error
                 continue
             try:
-                await bounded(connection, connection.execute(begin), _BEGIN_S)
-                if opening is not None:
-                    await bounded(connection, connection.execute(*opening), self._bound_s)
+                return connection, await start(connection)
             except BaseException as error:
                 lost = connection.broken or connection.closed
                 await self._give_up(connection)
                 if not (isinstance(error, DatabaseAway) and lost and boottime() < deadline):
                     raise
                 await self._doubt(connection)
-            else:
-                return connection
+
+    async def _begin(
+        self, begin: LiteralString, opening: Opening | None, connection: HostConnection
+    ) -> None:
+        await bounded(connection, connection.execute(begin), _BEGIN_S)
+        if opening is not None:
+            await bounded(connection, connection.execute(*opening), self._bound_s)
+
+    async def _alone(
+        self, query: LiteralString, params: Params | None, connection: HostConnection
+    ) -> psycopg.AsyncCursor[DictRow]:
+        with _warnings(connection) as warned:
+            cursor = await bounded(connection, connection.execute(query, params), self._bound_s)
+        if warned:
+            raise OutcomeUnknown(f"the statement warned: {warned[0]}")
+        return cursor
 
     async def _doubt(self, lost: HostConnection) -> None:
         """Replace the whole pool: what befell one idle connection befell those of its age."""
@@ -138,19 +178,11 @@ class Database:
             await self._pool.drain()
 
     async def _commit(self, connection: Connection) -> None:
-        warned: list[str] = []
-
-        def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
-            if diagnostic.severity_nonlocalized == "WARNING":
-                warned.append(diagnostic.message_primary or "warning")
-
-        connection.add_notice_handler(notice)
         try:
-            cursor = await bounded(connection, connection.execute("commit"), self._bound_s)
+            with _warnings(connection) as warned:
+                cursor = await bounded(connection, connection.execute("commit"), self._bound_s)
         except DatabaseAway as error:
             raise OutcomeUnknown(f"the commit's answer was lost: {error}") from error
-        finally:
-            connection.remove_notice_handler(notice)
         if warned:  # a commit whose wait for a standby was cut short says so in a warning only
             raise OutcomeUnknown(f"the commit warned: {warned[0]}")
         if cursor.statusmessage != "COMMIT":
@@ -167,7 +199,32 @@ class Database:
             await self._pool.putconn(connection)
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        await connection.execute(CONFIGURE, {"idle": self._idle_ms})
+        rings = "" if self._on_commit is None else "after commit"
+        await connection.execute(CONFIGURE, {"idle": self._idle_ms, "rings": rings})
+
+
+@contextmanager
+def _warnings(connection: Connection) -> Generator[list[str]]:
+    """Collect what the server warns of."""
+    warned: list[str] = []
+
+    def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            warned.append(diagnostic.message_primary or "warning")
+
+    connection.add_notice_handler(notice)
+    try:
+        yield warned
+    finally:
+        connection.remove_notice_handler(notice)
+
+
+async def _rows(cursor: psycopg.AsyncCursor[DictRow]) -> list[Record]:
+    rows: list[Record] = []
+    while cursor.description and (some := await cursor.fetchmany(_SLICE)):
+        rows += some
+        await asyncio.sleep(0)
+    return rows
 
 
 async def connect(url: str, *, name: str) -> Connection:
