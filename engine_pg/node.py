@@ -17,7 +17,9 @@ import uvicorn
 
 import engine_pg
 from engine_pg.api.app import create_app
+from engine_pg.api.changes.tail import Tail
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import Feed
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
@@ -76,6 +78,8 @@ class Node:
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._live = LiveSettings()
+        feed = Feed(self._db, self._bells, name=f"{settings.node} streams")
+        self._tail = Tail(feed, leaving=self._leaving)
         self._membership: Membership | None = None
         self._measures = Measures()
         self._stop = asyncio.Event()
@@ -91,6 +95,7 @@ class Node:
             background.start(self._bells.run(), name="doorbells")
             background.start(self._live.follow(self._db, self._bells), name="settings")
             background.start(self._commands.run(), name="command watch")
+            background.start(self._tail.run(), name="streams of changes")
             member = background.start(live(self._one_life, self._stop), name="member")
             api = background.start(self._serve(server), name="api")
             await self._stop.wait()
@@ -115,6 +120,12 @@ class Node:
         if self._membership.draining:
             return ["draining"]
         return []
+
+    def _leaving(self) -> str:
+        if self._stop.is_set():
+            return "the node stops"
+        draining = self._membership is not None and self._membership.draining
+        return "the node drains" if draining else ""
 
     def _standing(self) -> Standing | None:
         return None if self._membership is None else self._membership.standing
@@ -185,6 +196,7 @@ class Node:
                 db=self._db,
                 commands=self._commands,
                 settings=self._live,
+                tail=self._tail,
                 ready=self.reasons,
                 measures=self._measures,
                 standing=self._standing,

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0011"
-down_revision = "0008"
+down_revision = "0010"
 
 TABLES = """
 create table setting (
@@ -80,7 +80,9 @@ drop function setting_audit, setting_stamp;
 def upgrade() -> None:
     op.execute(TABLES)
     op.execute(FUNCTIONS)
+    op.execute("select feed_attach('setting')")
 
 
 def downgrade() -> None:
+    op.execute("select feed_detach('setting')")
     op.execute(DOWN)

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from engine_pg.api import cluster, health, settings, sso, status
 from engine_pg.api.auth import Authentication
+from engine_pg.api.changes import endpoint as changes
 from engine_pg.api.edge.correlation import Correlation
 from engine_pg.api.edge.hardening import Hardening
 from engine_pg.api.edge.limits import Limits
@@ -69,6 +70,7 @@ ROUTES: Final = (
     on("/api/v1/locks/break", POST=cluster.break_),
     on("/api/v1/waiters", GET=cluster.waiters),
     on("/api/v1/waitgraph", GET=cluster.wait_graph),
+    on("/api/v1/changes", GET=changes.stream),
     on("/api/v1/settings", GET=settings.listed),
     on("/api/v1/settings/history", GET=settings.history),
     on("/api/v1/settings/{name}", GET=settings.read, PUT=settings.assign, DELETE=settings.reset),

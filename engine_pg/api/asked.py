@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 from starlette.requests import Request
 
@@ -16,15 +16,18 @@ _LONGEST: Final = 1000
 
 
 class Filters:
-    """The parameters of a query, of which only the named ones are understood."""
+    """The parameters of a query, of which only the named ones are understood.
 
-    def __init__(self, request: Request, *known: str) -> None:
+    `repeated` is the one that may be given more than once.
+    """
+
+    def __init__(self, request: Request, *known: str, repeated: str = "") -> None:
         self._given = request.query_params
         for name in self._given:
-            if name not in known:
-                there = ", ".join(known) if known else "none"
+            if name not in known and name != repeated:
+                there = ", ".join([*known, *filter(None, [repeated])]) or "none"
                 raise Invalid(f"There is no parameter {name[:40]} here; there are: {there}")
-            if len(self._given.getlist(name)) > 1:
+            if len(self._given.getlist(name)) > 1 and name != repeated:
                 raise Invalid(f"The parameter {name} is given more than once")
 
     def text(self, name: str) -> str | None:
@@ -34,9 +37,13 @@ class Filters:
             raise Invalid(f"The parameter {name} should be a text of 1 to {_LONGEST} characters")
         return text
 
-    def flag(self, name: str) -> bool:
-        """Return a parameter that is true or false, which it is when absent."""
-        text = self._given.get(name, "false").lower()
+    def texts(self, name: str) -> list[str]:
+        """Return all values of the repeated parameter."""
+        return self._given.getlist(name)
+
+    def flag(self, name: str, default: Literal["true", "false"] = "false") -> bool:
+        """Return a parameter that is true or false."""
+        text = self._given.get(name, default).lower()
         if text not in _TRUTH:
             raise Invalid(f"The parameter {name} should be true or false, not {text[:40]}")
         return _TRUTH[text]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.api.changes.tail import Tail
 from engine_pg.api.metrics import Metrics
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.waits import Request
@@ -37,6 +38,7 @@ class Services:
     db: Database
     commands: Commands
     settings: LiveSettings
+    tail: Tail
     ready: Callable[[], Sequence[str]] = tuple
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)

@@ -53,6 +53,15 @@ class ClusterSettings(BaseModel):
     auth_failures_per_minute: int = Field(
         default=30, ge=1, le=100_000, description="Failed logins accepted per minute and user"
     )
+    streams_per_node: int = Field(
+        default=100, ge=0, le=10_000, description="Streams of changes that a node serves at once"
+    )
+    stream_heartbeat_s: float = Field(
+        default=10.0,
+        ge=0.5,
+        le=30,
+        description="Interval of signs of life on a stream of changes",
+    )
     event_retention_days: float = Field(
         default=30.0, ge=1, le=3650, description="Events are kept for this long"
     )

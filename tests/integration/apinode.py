@@ -17,11 +17,14 @@ from psycopg.types.json import Jsonb
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.app import create_app
+from engine_pg.api.changes.tail import Tail
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import Feed
 from engine_pg.commands import store
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
+from engine_pg.db.listener import Doorbells
 from engine_pg.ids import new_id
 
 API = "/ovirt-engine/api"
@@ -100,6 +103,7 @@ async def serving(
         db=db,
         commands=commands,
         settings=LiveSettings.of(**settings),
+        tail=Tail(Feed(db, Doorbells(db.url))),
         passwords=Passwords(FAST),
         ready=lambda: reasons,
         **(wired or {}),
