@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,7 +144,9 @@ async def serving(
     """Serve a database on a real socket; the client is logged in as the administrator."""
     bells = Doorbells(url)
     reasons: list[str] = []
-    async with Database(url, on_commit=lambda: bells.ring(CHANGES)) as db:
+    async with AsyncExitStack() as stack:
+        database = Database(url, on_commit=lambda: bells.ring(CHANGES))
+        db = await stack.enter_async_context(database)
         async with db.write() as tx:
             await users.add(tx, USER, await Passwords(FAST).hash(PASSWORD))
         live = LiveSettings.of(**settings)
@@ -160,7 +162,8 @@ async def serving(
         config = uvicorn.Config(
             create_app(services), log_config=None, lifespan="off", timeout_graceful_shutdown=2
         )
-        server, listening = _Server(config), free_socket()
+        server = _Server(config)
+        listening = stack.enter_context(free_socket())
         place = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with asyncio.TaskGroup() as group:
             jobs = [group.create_task(bells.run()), group.create_task(tail.run())]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+from contextlib import aclosing
 
+import httpx
 import psycopg
 import pytest
+import typer
+from apinode import PASSWORD, USER
 from integration.nodes import eventually
 from integration.streams import (
     BASIC,
@@ -19,9 +24,14 @@ from integration.streams import (
     run,
     serving,
 )
+from typer.testing import CliRunner
 
 from engine_pg.api.changes import wire
+from engine_pg.cli.changes import changes
+from engine_pg.cli.events import Changes, Wanted
+from engine_pg.cluster import orders
 from engine_pg.cluster.feed import Cursor
+from engine_pg.errors import Invalid, Unauthorized
 
 
 def names(first: int, last: int) -> list[str]:
@@ -417,5 +427,119 @@ def test_a_client_of_a_killed_node_goes_on_at_another_one(fresh_database_url):
             for writer in range(4):
                 of_one = [name for name in consumer.names() if name.startswith(f"{writer}-")]
                 assert of_one == sorted(of_one)
+
+    run(scenario())
+
+
+def test_the_command_line_shows_what_is_kept_and_where_to_go_on(fresh_database_url, tmp_path):
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+
+    async def called(url: str, *words: str) -> list[dict]:
+        options = ["--url", url, "--password-file", str(password), "--topic", "data_center"]
+        result = await asyncio.to_thread(
+            CliRunner().invoke, command, [*options, *words], catch_exceptions=False
+        )
+        assert result.exit_code == 0, result.output
+        return [json.loads(line) for line in result.stdout.splitlines() if "--json" in words]
+
+    async def scenario():
+        async with serving(fresh_database_url) as node:
+            await add_data_centers(fresh_database_url, names(0, 3))
+            told = await called(node.url, "--json")
+            assert [each["row"]["name"] for each in told] == names(0, 3)
+            await add_data_centers(fresh_database_url, names(3, 5))
+            for number, each in enumerate(told):
+                rest = await called(node.url, "--json", "--since", each["cursor"])
+                assert [each["row"]["name"] for each in rest] == names(number + 1, 5)
+            await called(node.url)
+            with pytest.raises(Invalid, match="There is no topic app_user"):
+                await called(node.url, "--topic", "app_user")
+            password.write_text("wrong")
+            with pytest.raises(Unauthorized):
+                await called(node.url)
+
+    command = typer.Typer()
+    command.command()(changes)
+    run(scenario())
+
+
+def test_the_command_lines_client_goes_on_at_another_node(fresh_database_url):
+    async def scenario():
+        async with node_process(fresh_database_url, "a") as a, serving(fresh_database_url) as b:
+            client = Changes([a.url, b.url], USER, PASSWORD)
+            got: list[str] = []
+
+            async def follow() -> None:
+                wanted = Wanted("now", ("data_center",))
+                async with aclosing(client.events(wanted)) as events:
+                    async for event in events:
+                        if event.kind == "change":
+                            got.append(event.data["row"]["name"])
+                        if len(got) == 20:
+                            return
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow())
+
+                async def begun() -> bool:
+                    return bool(client.cursor)
+
+                await eventually(begun)
+                await add_data_centers(fresh_database_url, names(0, 10))
+                a.kill()
+                await add_data_centers(fresh_database_url, names(10, 20))
+            assert got == names(0, 20)
+
+    run(scenario())
+
+
+def test_a_setting_is_in_force_on_another_node_without_a_restart(fresh_database_url):
+    async def scenario():
+        async with (
+            node_process(fresh_database_url, "a") as a,
+            node_process(fresh_database_url, "b") as b,
+            serving(fresh_database_url),  # adds the user
+            httpx.AsyncClient(headers={"Authorization": BASIC}, trust_env=False) as client,
+        ):
+            settings = "/api/v1/settings"
+
+            async def status() -> int:
+                body = {"value": 3, "reason": "x" * 1500}
+                path = f"{b.url}{settings}/nothing"
+                return (await client.put(path, json=body)).status_code
+
+            assert await status() == 400  # the reason is too long, the body is not
+            change = f"{a.url}{settings}/request_body_limit_bytes"
+            assert (await client.put(change, json={"value": 1024})).status_code == 200
+
+            async def in_force() -> bool:
+                return await status() == 413
+
+            await eventually(in_force)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["drain", "stop"])
+def test_a_real_node_that_leaves_ends_its_streams_promptly(fresh_database_url, how):
+    async def scenario():
+        async with (
+            serving(fresh_database_url) as other,  # adds the user
+            node_process(fresh_database_url, "a") as a,
+            node_process(fresh_database_url, "b") as b,
+        ):
+            consumer = Consumer()
+            async with following(consumer, a.url, topic="data_center"):
+                await consumer.begun()
+                if how == "drain":
+                    await orders.drain(other.api.db, "a")
+                else:
+                    a.process.terminate()
+                await consumer.until(lambda: consumer.ended, 5)
+            assert f"the node {how}s" in consumer.comments
+            await add_data_centers(fresh_database_url, names(0, 2))
+            async with following(consumer, b.url, topic="data_center"):
+                await consumer.until(lambda: len(consumer.changes) == 2)
 
     run(scenario())
