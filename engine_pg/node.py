@@ -19,7 +19,8 @@ import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.changes.tail import Tail
 from engine_pg.api.services import Services
-from engine_pg.cluster.feed import Feed
+from engine_pg.cluster.feed import Feed, FeedRetention
+from engine_pg.cluster.feed.retention import Keep
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
@@ -66,7 +67,8 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         url = libpq_url(settings.database_url.get_secret_value())
-        self._bells = Doorbells(url)
+        self._measures = Measures()
+        self._bells = Doorbells(url, on_deaf=self._measures.deafened)
         self._db = Database(
             url,
             name=f"engine_pg {settings.node}",
@@ -81,7 +83,6 @@ class Node:
         feed = Feed(self._db, self._bells, name=f"{settings.node} streams")
         self._tail = Tail(feed, leaving=self._leaving)
         self._membership: Membership | None = None
-        self._measures = Measures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -163,6 +164,11 @@ class Node:
         timeout_s = self._live.now.host_call_timeout_s
         return VdsmDriver(address, port, connect_timeout_s=timeout_s)
 
+    def _keep(self) -> Keep:
+        now = self._live.now
+        age_s, most_s = now.change_retention_hours * 3600, now.change_retention_limit_hours * 3600
+        return Keep(age_s, max(age_s, most_s), now.change_retention_limit_rows)
+
     def _patience(self) -> Patience:
         now = self._live.now
         return Patience(now.host_call_timeout_s, now.host_inflight_bound_s)
@@ -183,7 +189,8 @@ class Node:
         fencing, lead = membership.fencing, membership.leaders.register
         monitor = Monitor(self._db, fencing, hosts, self._commands, self._live)
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        lead(retention.NAME, retention.Retention(fencing, self._live).run)
+        feed = FeedRetention(self._db, self._keep)
+        lead(retention.NAME, retention.Retention(fencing, feed, self._live).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)

@@ -62,6 +62,24 @@ class ClusterSettings(BaseModel):
         le=30,
         description="Interval of signs of life on a stream of changes",
     )
+    change_retention_hours: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=720,
+        description="Changes are kept for this long, for readers that are away",
+    )
+    change_retention_limit_hours: float = Field(
+        default=24.0,
+        ge=0.1,
+        le=720,
+        description="Those that a living reader has not seen are kept for this long",
+    )
+    change_retention_limit_rows: int = Field(
+        default=1_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Most changes that are kept, whoever has not seen them",
+    )
     event_retention_days: float = Field(
         default=30.0, ge=1, le=3650, description="Events are kept for this long"
     )
