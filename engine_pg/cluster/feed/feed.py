@@ -109,6 +109,10 @@ class Feed:
         finally:
             self._readers.gone(me)
 
+    def ring(self) -> None:
+        """Tell all who follow to look, after commits of sessions that leave it to their owner."""
+        self._bells.ring(CHANGES)
+
     def retention(self, keep: Keep = Keep()) -> FeedRetention:
         """Return what trims this feed; one node at a time needs to run it."""
         return FeedRetention(self._db, lambda: keep)
