@@ -363,6 +363,39 @@ def test_a_cursor_of_another_epoch_is_a_resync(fresh_database_url):
     run(scenario())
 
 
+def test_a_new_epoch_is_a_resync_on_every_open_stream_and_all_go_on(fresh_database_url):
+    async def scenario():
+        async with (
+            serving(fresh_database_url, poll_s=0.2) as node,
+            following(Consumer(), node.url, topic="data_center") as one,
+            following(Consumer(), node.url) as other,
+        ):
+            await one.begun()
+            await other.begun()
+            await sql(fresh_database_url, CRASHED)
+            await sql(fresh_database_url, CUT)
+            for consumer in (one, other):
+                await consumer.until(lambda who=consumer: len(resyncs(who)) == 2)
+                assert "epoch" in resyncs(consumer)[1].data["reason"]
+            await add_data_centers(fresh_database_url, names(0, 3))
+            await one.until(lambda: one.names() == names(0, 3))
+            await other.until(lambda: other.names() == names(0, 3))
+            assert len(resyncs(one)) == len(resyncs(other)) == 2
+
+    run(scenario())
+
+
+CRASHED = "update cluster_epoch_marker set marker = gen_random_uuid()"
+CUT = """
+select pg_terminate_backend(pid) from pg_stat_activity
+ where datname = current_database() and pid <> pg_backend_pid()
+"""
+
+
+def resyncs(consumer: Consumer) -> list:
+    return [event for event in consumer.events if event.kind == "resync"]
+
+
 # --- nodes that leave, and die
 
 
