@@ -80,8 +80,7 @@ class Node:
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._live = LiveSettings()
-        feed = Feed(self._db, self._bells, name=f"{settings.node} streams")
-        self._tail = Tail(feed, leaving=self._leaving)
+        self._tail = Tail(self._feed("streams"), leaving=self._leaving)
         self._membership: Membership | None = None
         self._stop = asyncio.Event()
 
@@ -94,7 +93,9 @@ class Node:
         async with self._db, Background() as background:
             await self._live.load(self._db)
             background.start(self._bells.run(), name="doorbells")
-            background.start(self._live.follow(self._db, self._bells), name="settings")
+            background.start(
+                self._live.follow(self._feed("settings"), self._bells), name="settings"
+            )
             background.start(self._commands.run(), name="command watch")
             background.start(self._tail.run(), name="streams of changes")
             member = background.start(live(self._one_life, self._stop), name="member")
@@ -121,6 +122,9 @@ class Node:
         if self._membership.draining:
             return ["draining"]
         return []
+
+    def _feed(self, what_for: str) -> Feed:
+        return Feed(self._db, self._bells, name=f"{self._settings.node} {what_for}")
 
     def _leaving(self) -> str:
         if self._stop.is_set():

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from engine_pg.cli import showing
+from engine_pg.cluster import looks
 from engine_pg.configuration import definition, shown, store
 from engine_pg.configuration.store import Author, Book
 from engine_pg.db.database import Database
@@ -110,6 +111,7 @@ def _change(work: Callable[[Tx], Awaitable[Book]], name: str, *, as_json: bool) 
     async def run() -> Book:
         url = libpq_url(load_settings().database_url.get_secret_value())
         async with Database(url, name="engine_pg settings", pool_max=1) as db, db.write() as tx:
+            await looks.check_migrated(tx)
             return await work(tx)
 
     document = shown.setting(asyncio.run(run()), name)

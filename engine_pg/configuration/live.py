@@ -7,11 +7,12 @@ import logging
 from contextlib import suppress
 from typing import Final, Self
 
+from engine_pg.cluster.feed import Feed, Resync
 from engine_pg.configuration import store
 from engine_pg.configuration.definition import ClusterSettings
 from engine_pg.configuration.store import Book
 from engine_pg.db.database import Database
-from engine_pg.db.listener import Doorbells
+from engine_pg.db.listener import Bell, Doorbells
 from engine_pg.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,34 @@ class LiveSettings:
         async with db.read() as tx:
             self._take(await store.read(tx))
 
-    async def follow(self, db: Database, bells: Doorbells) -> None:
-        """Take each change soon, until cancelled; the last known ones stay while none answers."""
+    async def follow(self, feed: Feed, bells: Doorbells) -> None:
+        """Take each change soon, until cancelled; the last known ones stay while none answers.
+
+        The bell is the settings' own: the feed's rings for every change of anything.
+        """
         bell = bells.bell(store.TOPIC)
         while True:
             try:
-                await self.load(db)
+                await self._follow(feed, bell)
+            except Resync as resync:
+                log.info("the settings are read anew: %s", resync)
             except EngineError as error:
                 log.info("the settings could not be read: %s", error)
+                await bell.wait(_POLL_S)
+
+    async def _follow(self, feed: Feed, bell: Bell) -> None:
+        async with feed.copy() as (tx, cursor):
+            rows = {row["name"]: row for row in await tx.all(store.READ)}
+        while True:
+            self._take(store.book_of(list(rows.values())))
             await bell.wait(_POLL_S)
+            found = await feed.read(cursor, topics=(store.TOPIC,))
+            for change in found.changes:
+                if change.row is None:
+                    rows.pop(change.key, None)
+                else:
+                    rows[change.key] = store.told(change.row)
+            cursor = found.cursor
 
     async def changed(self, bound_s: float) -> None:
         """Wait until a setting changes, `bound_s` at most."""

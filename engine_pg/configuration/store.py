@@ -106,6 +106,11 @@ def book_of(records: list[Record]) -> Book:
     return Book(settings, stored, refused)
 
 
+def told(row: Record) -> Record:
+    """Return a row as the table has it out of one that the feed told."""
+    return row | {"changed_at": datetime.fromisoformat(row["changed_at"])}
+
+
 async def assign(
     tx: Tx, name: str, value: object, author: Author, *, expected: int | None = None
 ) -> Book:

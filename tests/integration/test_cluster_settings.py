@@ -13,6 +13,7 @@ from integration.nodes import eventually
 from typer.testing import CliRunner
 
 from engine_pg.cli.settings import app
+from engine_pg.cluster.feed import Feed
 from engine_pg.configuration import store
 from engine_pg.configuration.live import LiveSettings
 from engine_pg.configuration.store import Author
@@ -52,7 +53,10 @@ async def following(url: str):
     async with Database(url, name="engine_pg follower") as db:
         bells, live = Doorbells(url), LiveSettings()
         async with asyncio.TaskGroup() as group:
-            jobs = [group.create_task(bells.run()), group.create_task(live.follow(db, bells))]
+            jobs = [
+                group.create_task(bells.run()),
+                group.create_task(live.follow(Feed(db, bells), bells)),
+            ]
             yield live
             for job in jobs:
                 job.cancel()
@@ -273,8 +277,14 @@ def test_every_node_goes_by_a_change_soon_whoever_made_it(fresh_database_url):
                 fresh_database_url, autocommit=True
             ) as session:
                 await session.execute("update setting set value = '6'")
-            await eventually(lambda: arrived(6.0), bound_s=3)
-            assert one.version == other.version > 1
+                await eventually(lambda: arrived(6.0), bound_s=3)
+                assert one.version == other.version > 1
+                await session.execute("delete from setting")
+                await eventually(lambda: arrived(3.0), bound_s=3)
+                await session.execute("insert into setting values ('monitor_period_s', '7')")
+                await eventually(lambda: arrived(7.0), bound_s=3)
+                await session.execute("truncate setting")
+                await eventually(lambda: arrived(3.0))  # with the next poll
 
     asyncio.run(scenario())
 
@@ -294,6 +304,20 @@ def test_who_waits_for_a_change_is_woken_by_it_and_by_nothing_else(fresh_databas
     asyncio.run(scenario())
 
 
+AWAY = """
+do $$ begin
+  alter table feed_horizon rename to gone_horizon;
+  alter table setting rename to gone;
+end $$
+"""
+BACK = """
+do $$ begin
+  alter table gone_horizon rename to feed_horizon;
+  alter table gone rename to setting;
+end $$
+"""
+
+
 def test_the_last_known_settings_stay_while_the_database_does_not_answer(fresh_database_url):
     async def scenario():
         await assign(fresh_database_url, "monitor_period_s", 5)
@@ -306,14 +330,14 @@ def test_the_last_known_settings_stay_while_the_database_does_not_answer(fresh_d
             async with await psycopg.AsyncConnection.connect(
                 fresh_database_url, autocommit=True
             ) as session:
-                await session.execute("alter table setting rename to gone")
+                await session.execute(AWAY)
                 async with Database(fresh_database_url) as db:
                     with pytest.raises(EngineError):
                         await live.load(db)
                 assert await arrived()
                 await session.execute("update gone set value = '6'")
                 assert await arrived()
-                await session.execute("alter table gone rename to setting")
+                await session.execute(BACK)
 
             async def went_on() -> bool:
                 return live.now.monitor_period_s == 6.0
