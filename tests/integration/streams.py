@@ -139,7 +139,7 @@ def free_socket() -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    url: str, *, window: int = 5000, poll_s: float = 1.0, **settings: Any
+    url: str, *, window_bytes: int = 1 << 20, poll_s: float = 1.0, **settings: Any
 ) -> AsyncGenerator[Served]:
     """Serve a database on a real socket; the client is logged in as the administrator."""
     bells = Doorbells(url)
@@ -152,7 +152,7 @@ async def serving(
         live = LiveSettings.of(**settings)
         tail = Tail(
             Feed(db, bells, name="test", poll_s=poll_s),
-            window=window,
+            window_bytes=window_bytes,
             leaving=lambda: "".join(reasons),
         )
         commands = RecordedCommands(db)

@@ -261,7 +261,7 @@ def test_a_head_request_opens_no_stream(fresh_database_url):
 
 def test_a_slow_reader_loses_nothing_and_holds_up_nobody(fresh_database_url):
     async def scenario():
-        async with serving(fresh_database_url, window=50) as node:
+        async with serving(fresh_database_url, window_bytes=1) as node:
             quick = Consumer()
             async with following(quick, node.url, topic="data_center"):
                 await quick.begun()
@@ -308,6 +308,25 @@ async def read_all(reader: asyncio.StreamReader, last: bytes) -> bytes:
 def unframed(raw: bytes) -> bytes:
     """Return the content of chunks; the first one was begun."""
     return re.sub(rb"\r\n[0-9a-f]+\r\n", b"", raw)
+
+
+def test_a_client_that_takes_nothing_is_cut_off_and_makes_room(fresh_database_url, monkeypatch):
+    monkeypatch.setattr("engine_pg.api.changes.endpoint.STALLED_S", 0.5)
+
+    async def scenario():
+        async with serving(fresh_database_url) as node:
+            _, writer = await slow_client(node.url)
+            assert node.tail.streams == 1
+            for number in range(6):
+                await sql(fresh_database_url, BULKY.format(number))
+
+            async def cut_off() -> bool:
+                return node.tail.streams == 0
+
+            await eventually(cut_off, 20)
+            writer.transport.abort()
+
+    run(scenario())
 
 
 def test_who_was_passed_by_retention_is_told_to_resync_and_goes_on(fresh_database_url):

@@ -20,7 +20,7 @@ from engine_pg.errors import DatabaseAway, EngineError, Unavailable
 
 log = logging.getLogger(__name__)
 
-_WINDOW: Final = 5000  # events
+_WINDOW_BYTES: Final = 16 << 20
 _PAGES: Final = 2000
 _SLICE: Final = 100
 _RETRY_S: Final = 0.5
@@ -35,6 +35,11 @@ class Page:
     end: Cursor
     events: Sequence[Event]
 
+    @property
+    def size_bytes(self) -> int:
+        """What its events take."""
+        return sum(len(event.content) for event in self.events)
+
 
 class Tail:
     """The newest pages, and how many streams want them.
@@ -43,14 +48,14 @@ class Tail:
     """
 
     def __init__(
-        self, feed: Feed, *, window: int = _WINDOW, leaving: Callable[[], str] = str
+        self, feed: Feed, *, window_bytes: int = _WINDOW_BYTES, leaving: Callable[[], str] = str
     ) -> None:
         self.feed = feed
         self.streams = 0
         self.closed = ""  # why there are no streams any more
         self._leaving = leaving
-        self._window = window
-        self._held = 0
+        self._window_bytes = window_bytes
+        self._held_bytes = 0
         self._pages: dict[Cursor, Page] = {}  # by where they begin, the oldest first
         self._stand: Cursor | None = None
         self._moved = asyncio.Event()
@@ -142,7 +147,7 @@ class Tail:
 
     def _begin(self, cursor: Cursor | None) -> None:
         self._pages.clear()
-        self._held, self._stand = 0, cursor
+        self._held_bytes, self._stand = 0, cursor
         self._tell()
 
     async def _append(self, found: Changes) -> None:
@@ -150,12 +155,12 @@ class Tail:
             return
         page = Page(found.cursor, await encoded(found))
         self._pages[found.start] = page
-        self._held += len(page.events)
-        while self._held > self._window or len(self._pages) > _PAGES:
+        self._held_bytes += page.size_bytes
+        while self._held_bytes > self._window_bytes or len(self._pages) > _PAGES:
             first = next(iter(self._pages))
             if first == found.start:
                 break
-            self._held -= len(self._pages.pop(first).events)
+            self._held_bytes -= self._pages.pop(first).size_bytes
         if not found.cursor.until:
             self._stand = found.cursor
         self._tell()
