@@ -37,6 +37,9 @@ LISTEN: Final = "listen engine_pg"
 RING: Final = "select pg_notify('engine_pg', topic) from unnest(%(topics)s::text[]) as t(topic)"
 QUEUE: Final = "queue"
 _BOUND_S: Final = 5.0
+_GATHER_S: Final = 0.001
+"""Commits that were flushed together are told together."""
+_PACE_S: Final = 0.005
 
 _Serve = Callable[[Connection], Awaitable[None]]
 
@@ -90,6 +93,8 @@ class Doorbells:
         self._bells: dict[str, WeakSet[Bell]] = {}
         self._outgoing: set[str] = set()
         self._pending = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
+        self._rang_soon_at = 0.0
 
     def bell(self, *topics: str) -> Bell:
         """Return a new bell on the topics; it lives as long as somebody keeps it."""
@@ -103,6 +108,23 @@ class Doorbells:
         for topic in topics:
             self._ring_here(topic)
         self._outgoing.update(topics)
+        self._pending.set()
+
+    def ring_soon(self, *topics: str) -> None:
+        """Ring here at once, and on every node together with what follows in a moment.
+
+        For what happens all the time: each ring wakes every node.
+        """
+        for topic in topics:
+            self._ring_here(topic)
+        self._outgoing.update(topics)
+        if self._soon is None:
+            wait_s = max(_GATHER_S, self._rang_soon_at + _PACE_S - boottime())
+            self._soon = asyncio.get_running_loop().call_later(wait_s, self._ring_now)
+
+    def _ring_now(self) -> None:
+        self._soon = None
+        self._rang_soon_at = boottime()
         self._pending.set()
 
     async def run(self) -> None:
