@@ -91,11 +91,13 @@ class Node:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
-            await self._live.load(self._db)
             background.start(self._bells.run(), name="doorbells")
             background.start(
                 self._live.follow(self._feed("settings"), self._bells), name="settings"
             )
+            known = background.start(self._live.known(), name="first settings")
+            stop = background.start(self._stop.wait(), name="stop")
+            await asyncio.wait([known, stop], return_when=asyncio.FIRST_COMPLETED)
             background.start(self._commands.run(), name="command watch")
             background.start(self._tail.run(), name="streams of changes")
             member = background.start(live(self._one_life, self._stop), name="member")

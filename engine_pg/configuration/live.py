@@ -11,7 +11,6 @@ from engine_pg.cluster.feed import Feed, Resync
 from engine_pg.configuration import store
 from engine_pg.configuration.definition import ClusterSettings
 from engine_pg.configuration.store import Book
-from engine_pg.db.database import Database
 from engine_pg.db.listener import Bell, Doorbells
 from engine_pg.errors import EngineError
 
@@ -26,6 +25,7 @@ class LiveSettings:
     def __init__(self, now: ClusterSettings | None = None) -> None:
         self.now = now or ClusterSettings()
         self.version = 0
+        self._known = asyncio.Event()
         self._changed = asyncio.Event()
 
     @classmethod
@@ -33,10 +33,9 @@ class LiveSettings:
         """Return settings that differ from the defaults and never change: for tests."""
         return cls(ClusterSettings.model_validate(values))
 
-    async def load(self, db: Database) -> None:
-        """Take what the database holds; raises `DatabaseAway`."""
-        async with db.read() as tx:
-            self._take(await store.read(tx))
+    async def known(self) -> None:
+        """Wait until the database has told them for the first time."""
+        await self._known.wait()
 
     async def follow(self, feed: Feed, bells: Doorbells) -> None:
         """Take each change soon, until cancelled; the last known ones stay while none answers.
@@ -74,6 +73,7 @@ class LiveSettings:
                 await self._changed.wait()
 
     def _take(self, book: Book) -> None:
+        self._known.set()
         if book.version == self.version and book.settings == self.now:
             return
         for name, why in book.refused.items():
