@@ -163,6 +163,7 @@ def test_what_is_kept_is_told_from_the_start_and_the_stream_ends(fresh_database_
     [
         ({"topic": "app_user"}, "There is no topic app_user"),
         ({"topic": ["vm", "api_token"]}, "There is no topic api_token"),
+        ({"topic": "_token"}, "There is no topic _token"),
         ({"from": "yesterday"}, "'yesterday' is no cursor"),
         ({"from": "1/5:3:"}, "'5:3:' is no snapshot"),
         ({"limit": 3}, "There is no parameter limit"),
