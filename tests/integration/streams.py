@@ -35,6 +35,7 @@ from engine_pg.db.listener import Doorbells
 from engine_pg.settings import PREFIX
 
 PATH = "/api/v1/changes"
+INSERT = "insert into data_center (data_center_id, name) values (gen_random_uuid(), %s)"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
@@ -249,10 +250,7 @@ async def add_data_centers(url: str, names: list[str]) -> None:
     """Insert rows as a DBA would, each in a transaction of its own."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as session:
         for name in names:
-            await session.execute(
-                "insert into data_center (data_center_id, name) values (gen_random_uuid(), %s)",
-                [name],
-            )
+            await session.execute(INSERT, [name])
 
 
 def run(scenario: Awaitable[None], bound_s: float = 100.0) -> None:
