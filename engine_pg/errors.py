@@ -8,7 +8,8 @@ EngineError
 │   ├── NotFound        there is no such thing
 │   ├── TooLarge        over a stated limit
 │   └── Conflict        not in this state
-│       └── Locked      somebody else works on it right now (names the holders)
+│       ├── Locked      somebody else works on it right now (names the holders)
+│       └── Outdated    it was changed since the caller looked
 ├── NotHeld             we no longer hold what we acted under; stop
 │   ├── LeaseLost       past `trusted_until`; it may come back
 │   ├── MemberEnded     this member was ended; everything it held is gone
@@ -61,6 +62,10 @@ class Conflict(Rejected):
 
 class Locked(Conflict):
     """Somebody else works on it right now."""
+
+
+class Outdated(Conflict):
+    """The thing was changed since the caller looked."""
 
 
 class NotHeld(EngineError):

@@ -17,8 +17,10 @@ import uvicorn
 
 import engine_pg
 from engine_pg.api.app import create_app
+from engine_pg.api.changes.tail import Tail
 from engine_pg.api.services import Services
-from engine_pg.cluster.feed import FeedRetention
+from engine_pg.cluster.feed import Feed, FeedRetention
+from engine_pg.cluster.feed.retention import Keep
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
@@ -29,6 +31,7 @@ from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.run import Patience
 from engine_pg.commands.runner import Runner
 from engine_pg.commands.service import Commands
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
@@ -77,6 +80,8 @@ class Node:
             on_commit=lambda: self._bells.ring_soon(CHANGES),
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
+        self._live = LiveSettings()
+        self._tail = Tail(self._feed("streams"), leaving=self._leaving)
         self._membership: Membership | None = None
         self._stop = asyncio.Event()
 
@@ -91,7 +96,14 @@ class Node:
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
+            background.start(
+                self._live.follow(self._feed("settings"), self._bells), name="settings"
+            )
+            known = background.start(self._live.known(), name="first settings")
+            stop = background.start(self._stop.wait(), name="stop")
+            await asyncio.wait([known, stop], return_when=asyncio.FIRST_COMPLETED)
             background.start(self._commands.run(), name="command watch")
+            background.start(self._tail.run(), name="streams of changes")
             member = background.start(live(self._one_life, self._stop), name="member")
             api = background.start(self._serve(server), name="api")
             await self._stop.wait()
@@ -117,6 +129,15 @@ class Node:
             return ["draining"]
         return []
 
+    def _feed(self, what_for: str) -> Feed:
+        return Feed(self._db, self._bells, name=f"{self._settings.node} {what_for}")
+
+    def _leaving(self) -> str:
+        if self._stop.is_set():
+            return "the node stops"
+        draining = self._membership is not None and self._membership.draining
+        return "the node drains" if draining else ""
+
     def _standing(self) -> Standing | None:
         return None if self._membership is None else self._membership.standing
 
@@ -129,8 +150,9 @@ class Node:
             membership = self._new_member(hosts)
             await membership.join()
             self._membership = membership
-            patience = Patience(settings.host_call_timeout_s, settings.host_inflight_bound_s)
-            runner = Runner(membership, self._db, hosts, self._bells, REGISTRY, patience=patience)
+            runner = Runner(
+                membership, self._db, hosts, self._bells, REGISTRY, patience=self._patience
+            )
             working = work(
                 self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
             )
@@ -149,8 +171,17 @@ class Node:
                 self._membership = None
 
     def _driver(self, address: str, port: int) -> HostDriver:
-        timeout_s = self._settings.host_call_timeout_s
+        timeout_s = self._live.now.host_call_timeout_s
         return VdsmDriver(address, port, connect_timeout_s=timeout_s)
+
+    def _keep(self) -> Keep:
+        now = self._live.now
+        age_s, most_s = now.change_retention_hours * 3600, now.change_retention_limit_hours * 3600
+        return Keep(age_s, max(age_s, most_s), now.change_retention_limit_rows)
+
+    def _patience(self) -> Patience:
+        now = self._live.now
+        return Patience(now.host_call_timeout_s, now.host_inflight_bound_s)
 
     def _new_member(self, hosts: HostConnections) -> Membership:
         settings = self._settings
@@ -166,16 +197,10 @@ class Node:
         )
         membership.locks.limit = settings.lock_limit
         fencing, lead = membership.fencing, membership.leaders.register
-        monitor = Monitor(
-            self._db,
-            fencing,
-            hosts,
-            self._commands,
-            period_s=settings.monitor_period_s,
-            call_timeout_s=settings.host_call_timeout_s,
-        )
+        monitor = Monitor(self._db, fencing, hosts, self._commands, self._live)
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        lead(retention.NAME, retention.Retention(fencing, FeedRetention(self._db)).run)
+        feed = FeedRetention(self._db, self._keep)
+        lead(retention.NAME, retention.Retention(fencing, feed, self._live).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)
@@ -187,7 +212,8 @@ class Node:
             Services(
                 db=self._db,
                 commands=self._commands,
-                settings=settings,
+                settings=self._live,
+                tail=self._tail,
                 ready=self.reasons,
                 measures=self._measures,
                 standing=self._standing,

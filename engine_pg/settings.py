@@ -1,5 +1,7 @@
 """What one node may be told from outside: `ENGINE_*` variables, and a file that they may name.
 
+What all nodes go by stands in the database (`engine_pg.configuration`).
+
 A variable wins over the file (ENGINE_CONFIG_FILE: TOML, or lines of ENGINE_NAME=value), an
 argument of `load_settings` over both. Wrong, unknown and contradictory settings are all refused
 together, before anything starts.
@@ -28,6 +30,18 @@ from engine_pg.errors import Invalid
 
 PREFIX: Final = "ENGINE_"
 _OTHERS: Final = re.compile(r"ENGINE_(CI|CONFIG_FILE|STATE_DIR|TEST_\w+)")  # not about a node
+MOVED: Final = frozenset(
+    {
+        "host_call_timeout_s",
+        "host_inflight_bound_s",
+        "monitor_period_s",
+        "request_body_limit_bytes",
+        "token_lifetime_s",
+        "auth_failures_per_minute",
+        "accept_wait_s",
+    }
+)
+"""Once of each node, now of the cluster."""
 _DATABASE_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://\S+")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -99,25 +113,6 @@ class Settings(BaseSettings):
     pool_max: int = Field(default=12, ge=2, le=1000, description="Most database connections pooled")
     statement_bound_s: Seconds = Field(
         default=15.0, description="A statement without an answer for this long loses its connection"
-    )
-    host_call_timeout_s: Seconds = Field(
-        default=10.0, description="A host that does not answer a call for this long is unreachable"
-    )
-    host_inflight_bound_s: Seconds = Field(
-        default=10.0, description="A call given up may still reach a host within this long"
-    )
-    monitor_period_s: Seconds = Field(default=3.0, description="Interval of looks at each host")
-    request_body_limit_bytes: int = Field(
-        default=1024 * 1024, ge=1024, description="Largest accepted request body"
-    )
-    token_lifetime_s: Seconds = Field(
-        default=12 * 3600.0, description="A login token unused for this long expires"
-    )
-    auth_failures_per_minute: int = Field(
-        default=30, ge=1, description="Failed logins accepted per minute and user"
-    )
-    accept_wait_s: float = Field(
-        default=10.0, ge=0, le=300, description="Longest wait of a request for its command's end"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged"
@@ -209,6 +204,8 @@ def _unknown_variables() -> list[str]:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    if (moved := name.removeprefix(PREFIX).lower()) in MOVED:
+        return f"{name} is a setting of the whole cluster now: engine-pg settings set {moved} VALUE"
     near = difflib.get_close_matches(name, known, n=1)
     return f"{name} is unknown" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from engine_pg.api.search import inventory
 from engine_pg.cli import main
+from engine_pg.configuration.definition import NAMES, bounds_of, field_of
 from engine_pg.errors import Invalid
 from engine_pg.settings import PREFIX, Settings, load_settings
 
@@ -98,6 +99,19 @@ def settings() -> Iterator[str]:
         yield f"| {_variable(name)} | {default} | {_range(name)} | {field.description} |"
 
 
+def cluster_settings() -> Iterator[str]:
+    """Yield a table of all cluster settings."""
+    yield "| name | default | range | what for |"
+    yield "|---|---|---|---|"
+    for name in NAMES:
+        field, bounds = field_of(name), bounds_of(name)
+        words = [f"`{word}`" for word in bounds.get("enum", ())]
+        span = (
+            ", ".join(words) or f"from {_plain(bounds['minimum'])} to {_plain(bounds['maximum'])}"
+        )
+        yield f"| `{name}` | `{_plain(field.default)}` | {span} | {field.description} |"
+
+
 def contradictions() -> Iterator[str]:
     """Yield what is refused together: all of it is asked for at once."""
     try:
@@ -152,6 +166,7 @@ def search() -> Iterator[str]:
 
 PARTS: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "settings": settings,
+    "cluster_settings": cluster_settings,
     "contradictions": contradictions,
     "commands": commands,
     "search": search,

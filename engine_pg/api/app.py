@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine_pg.api import cluster, health, sso, status
+from engine_pg.api import cluster, health, settings, sso, status
 from engine_pg.api.auth import Authentication
+from engine_pg.api.changes import endpoint as changes
 from engine_pg.api.edge.correlation import Correlation
 from engine_pg.api.edge.hardening import Hardening
 from engine_pg.api.edge.limits import Limits
@@ -69,6 +70,10 @@ ROUTES: Final = (
     on("/api/v1/locks/break", POST=cluster.break_),
     on("/api/v1/waiters", GET=cluster.waiters),
     on("/api/v1/waitgraph", GET=cluster.wait_graph),
+    on("/api/v1/changes", GET=changes.stream),
+    on("/api/v1/settings", GET=settings.listed),
+    on("/api/v1/settings/history", GET=settings.history),
+    on("/api/v1/settings/{name}", GET=settings.read, PUT=settings.assign, DELETE=settings.reset),
     on("/ovirt-engine/sso/oauth/token", POST=sso.token),
     on("/ovirt-engine/services/sso-logout", POST=sso.logout),
     api("", GET=root.read),
@@ -119,7 +124,7 @@ ROUTES: Final = (
 
 def create_app(services: Services) -> Starlette:
     """Return the application of one node."""
-    limit = services.settings.request_body_limit_bytes
+    live = services.settings
     app = Starlette(
         routes=ROUTES,
         exception_handlers={HTTPException: http_error},
@@ -128,7 +133,7 @@ def create_app(services: Services) -> Starlette:
             Middleware(Correlation),
             Middleware(Hardening),
             Middleware(Faults),
-            Middleware(Limits, body_limit_bytes=limit),
+            Middleware(Limits, body_limit_bytes=lambda: live.now.request_body_limit_bytes),
             Middleware(Paths),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Authentication, services=services),

@@ -43,7 +43,7 @@ async def _bearer(services: Services, token: str) -> Identity:
     identity, unseen = found
     if unseen:
         async with services.db.write() as tx:
-            await tokens.used(tx, token, services.settings.token_lifetime_s)
+            await tokens.used(tx, token, services.settings.now.token_lifetime_s)
     return identity
 
 

@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping
-from typing import Final, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine_pg.api.accounts.tokens import Identity
+from engine_pg.api.asked import Filters, field_text, json_object
 from engine_pg.api.auth import IDENTITY
 from engine_pg.api.services import Services
-from engine_pg.cluster import looks
 from engine_pg.cluster.breaking import Broken, break_lock
 from engine_pg.cluster.keys import LockKey
 from engine_pg.commands import shown
 from engine_pg.errors import Invalid
-
-_TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
-_LONGEST: Final = 1000
-
-
-class Filters:
-    """The parameters of a query, of which only the named ones are understood."""
-
-    def __init__(self, request: Request, *known: str) -> None:
-        self._given = request.query_params
-        for name in self._given:
-            if name not in known:
-                there = ", ".join(known) if known else "none"
-                raise Invalid(f"There is no parameter {name[:40]} here; there are: {there}")
-            if len(self._given.getlist(name)) > 1:
-                raise Invalid(f"The parameter {name} is given more than once")
-
-    def text(self, name: str) -> str | None:
-        """Return a parameter that is looked for as it is."""
-        text = self._given.get(name)
-        if text is not None and (not text or len(text) > _LONGEST or "\0" in text):
-            raise Invalid(f"The parameter {name} should be a text of 1 to {_LONGEST} characters")
-        return text
-
-    def flag(self, name: str) -> bool:
-        """Return a parameter that is true or false, which it is when absent."""
-        text = self._given.get(name, "false").lower()
-        if text not in _TRUTH:
-            raise Invalid(f"The parameter {name} should be true or false, not {text[:40]}")
-        return _TRUTH[text]
-
-    def most(self) -> int:
-        """Return `max`: how many rows are wanted."""
-        text = self._given.get("max")
-        if text is None:
-            return looks.MOST
-        if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= looks.MOST):
-            raise Invalid(f"The parameter max should be from 1 to {looks.MOST}, not {text[:40]}")
-        return int(text)
 
 
 def _services(request: Request) -> Services:
@@ -105,36 +63,20 @@ async def locks(request: Request) -> Response:
 async def break_(request: Request) -> Response:
     """Break a lock: a JSON object of kind, id and reason, and token for one of several grants."""
     Filters(request)
-    given = await _object(request, "kind", "id", "reason", "token")
+    given = await json_object(request, "kind", "id", "reason", "token")
     token = given.get("token")
     if not isinstance(token, int | None) or isinstance(token, bool):
         raise Invalid("The token should be a whole number")
-    key = LockKey(_text(given, "kind"), _text(given, "id"))
+    key = LockKey(field_text(given, "kind"), field_text(given, "id"))
     identity: Identity = request.scope[IDENTITY]
     broken = await break_lock(
-        _services(request).db, key, by=identity.name, reason=_text(given, "reason"), token=token
+        _services(request).db,
+        key,
+        by=identity.name,
+        reason=field_text(given, "reason"),
+        token=token,
     )
     return await _answer({"broken": [_told(each) for each in broken]})
-
-
-async def _object(request: Request, *known: str) -> Mapping[str, object]:
-    try:
-        given = cast("object", json.loads(await request.body()))
-    except ValueError as error:
-        raise Invalid("The body should be a JSON object") from error
-    if not isinstance(given, dict):
-        raise Invalid("The body should be a JSON object")
-    found = cast("dict[str, object]", given)
-    if unknown := sorted(found.keys() - set(known)):
-        raise Invalid(f"There is no field {unknown[0][:40]} here; there are: {', '.join(known)}")
-    return found
-
-
-def _text(given: Mapping[str, object], name: str) -> str:
-    text = given.get(name)
-    if not isinstance(text, str) or not text.strip():
-        raise Invalid(f"The field {name} should be a text")
-    return text
 
 
 def _told(broken: Broken) -> dict[str, object]:

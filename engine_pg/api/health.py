@@ -32,7 +32,8 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Answer with everything that is counted, as Prometheus reads it."""
     services: Services = request.app.state.services
-    lines = [*services.metrics.lines(), *measured.of_node(services.measures, services.standing())]
+    own = measured.of_node(services.measures, services.standing(), streams=services.tail.streams)
+    lines = [*services.metrics.lines(), *own]
     try:
         async with services.db.read() as tx:
             records = await tx.all(measured.CLUSTER)

@@ -80,6 +80,7 @@ NODE: Final[Mapping[str, tuple[str, str]]] = {
     "engine_node_trusted_seconds": ("gauge", "How much longer the member may act; below 0: pause."),
     "engine_node_locks_held": ("gauge", "Locks that this node holds."),
     "engine_node_locks_limit": ("gauge", "Locks that this node may hold."),
+    "engine_node_streams": ("gauge", "Streams of changes that this node serves."),
     "engine_node_locks_waiting": ("gauge", "Requests of this node that wait for locks."),
 }
 
@@ -95,7 +96,7 @@ def of_cluster(records: Sequence[Record]) -> Iterable[str]:
         yield from exposition("gauge", name, about, samples)
 
 
-def of_node(measures: Measures, standing: Standing | None) -> Iterable[str]:
+def of_node(measures: Measures, standing: Standing | None, *, streams: int = 0) -> Iterable[str]:
     """Yield the exposition of what this node measured; some of it only while it is a member."""
     samples = {
         "engine_node_batch_size": _spread("engine_node_batch_size", measures.batch_sizes),
@@ -109,6 +110,7 @@ def of_node(measures: Measures, standing: Standing | None) -> Iterable[str]:
         "engine_node_lock_refusals_total": _counted(
             "engine_node_lock_refusals_total", "kind", measures.refusals
         ),
+        "engine_node_streams": [Sample("engine_node_streams", (), streams)],
         "engine_node_resumes_total": [Sample("engine_node_resumes_total", (), measures.resumes)],
         "engine_node_doorbell_deaf_total": [
             Sample("engine_node_doorbell_deaf_total", (), measures.deafnesses)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.api.changes.tail import Tail
 from engine_pg.api.metrics import Metrics
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.waits import Request
 from engine_pg.commands.rows import CommandView, Submission
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
-from engine_pg.settings import Settings
 
 Until = Literal["accepted", "final"]
 
@@ -36,7 +37,8 @@ class Services:
 
     db: Database
     commands: Commands
-    settings: Settings
+    settings: LiveSettings
+    tail: Tail
     ready: Callable[[], Sequence[str]] = tuple
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)

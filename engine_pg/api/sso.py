@@ -37,7 +37,7 @@ async def token(request: Request) -> Response:
         identity = await login(services, _text(form, "username"), _text(form, "password"))
         async with services.db.write() as tx:
             text, expires_at = await tokens.issue(
-                tx, identity.user_id, services.settings.token_lifetime_s
+                tx, identity.user_id, services.settings.now.token_lifetime_s
             )
     except Unauthorized as error:
         return _refused("access_denied", str(error))

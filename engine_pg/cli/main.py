@@ -55,6 +55,14 @@ COMMANDS: Final = {
         "engine_pg.cli.cluster:waiters",
         "List who waits for locks, and for whom, the first to come first; tell of deadlocks.",
     ),
+    "changes": (
+        "engine_pg.cli.changes:changes",
+        "Show what changes; each line's cursor is a place to go on from, at any node.",
+    ),
+    "settings": (
+        "engine_pg.cli.settings:app",
+        "Show and change what all nodes go by; no node is restarted.",
+    ),
     "users": ("engine_pg.cli.users:app", "Add, list and remove those who may log in."),
     "host-sim": (
         "engine_pg.cli.host_sim:app",

@@ -13,10 +13,11 @@ from rich.table import Table
 
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.cli.passwords import PasswordFile, password_in
 from engine_pg.db.database import Database
 from engine_pg.db.tx import Tx
 from engine_pg.db.urls import libpq_url
-from engine_pg.errors import Conflict, Invalid
+from engine_pg.errors import Conflict
 from engine_pg.settings import load_settings
 
 app = typer.Typer(help="Add, list and remove those who may log in.", no_args_is_help=True)
@@ -24,10 +25,6 @@ app = typer.Typer(help="Add, list and remove those who may log in.", no_args_is_
 T = TypeVar("T")
 
 Name = Annotated[str, typer.Argument(help="User name, e.g. admin@internal.")]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(help="File whose first line is the password; without it you are asked."),
-]
 
 
 def _write(work: Callable[[Tx], Awaitable[T]]) -> T:
@@ -42,14 +39,7 @@ def _write(work: Callable[[Tx], Awaitable[T]]) -> T:
 
 
 def _password_hash(file: Path | None) -> str:
-    if file is None:
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        try:
-            password = file.read_text().split("\n", 1)[0].removesuffix("\r")
-        except (OSError, UnicodeError) as error:
-            raise Invalid(f"cannot read the password from {file}: {error}") from error
-    return asyncio.run(Passwords().hash(password))
+    return asyncio.run(Passwords().hash(password_in(file, twice=True)))
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -56,7 +56,7 @@ class Runner:
         bells: Doorbells,
         registry: Mapping[str, Definition],
         *,
-        patience: Patience = Patience(),
+        patience: Callable[[], Patience] = Patience,
     ) -> None:
         self._membership = membership
         self._db = db
@@ -111,7 +111,7 @@ class Runner:
         definition = self._registry.get(command.name)
         if definition is None:
             raise UnknownCommand(f"this version knows no command {command.name}")
-        run = Run(command, claim, self._membership, self._db, self._hosts, self._patience)
+        run = Run(command, claim, self._membership, self._db, self._hosts, self._patience())
         journal = Journal(run, definition, lambda: self._bells.ring(COMMANDS))
         course = Course(run, definition, journal)
         if command.error is None:

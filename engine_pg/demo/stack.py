@@ -10,9 +10,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -23,6 +23,8 @@ import engine_pg
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.clock import boottime
+from engine_pg.configuration import store
+from engine_pg.configuration.store import Author
 from engine_pg.db.database import Database
 from engine_pg.db.embedded import EmbeddedPostgres
 from engine_pg.db.migrate import upgrade
@@ -43,12 +45,13 @@ _DEATHS: Final = 3  # a process that died this often while starting will not com
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How big the stack is, and where its nodes listen (0: the kept ports, or free ones)."""
+    """How big the stack is, where its nodes listen (0: the kept ports, or free ones), settings."""
 
     nodes: int = 3
     hosts: int = 3
     base_port: int = 0
     fencing: Literal["all", "none"] = "all"
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 class Stack:
@@ -131,6 +134,9 @@ class Stack:
             self._tell(f"PostgreSQL listens on 127.0.0.1:{embedded.port()}")
         await uninterrupted(asyncio.to_thread(upgrade, self.database_url), _BOUND_S)
         await self._ensure_admin()
+        async with Database(self.database_url) as database, database.write() as tx:
+            for name, value in self.options.settings.items():
+                await store.assign(tx, name, value, Author(ADMIN))
 
     async def _ensure_admin(self) -> None:
         file = self.state.password_file

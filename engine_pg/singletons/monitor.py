@@ -18,6 +18,7 @@ from uuid import UUID
 from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leadership
 from engine_pg.commands.service import Commands
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
 from engine_pg.errors import EngineError, HostBusy, HostUnreachable, NotHeld, OutcomeUnknown
 from engine_pg.hosts.connections import HostConnections
@@ -46,17 +47,21 @@ class Monitor:
         fencing: Fencing,
         hosts: HostConnections,
         commands: Commands,
-        *,
-        period_s: float,
-        call_timeout_s: float,
+        settings: LiveSettings,
     ) -> None:
         self._db = db
         self._fencing = fencing
         self._hosts = hosts
         self._commands = commands
-        self._period_s = period_s
-        self._call_timeout_s = call_timeout_s
-        self._roster = Roster(db, partitions=PARTITIONS, age_s=period_s / 2)
+        self._settings = settings
+        self._roster = Roster(db, partitions=PARTITIONS, age_s=lambda: self._period_s / 2)
+
+    @property
+    def _period_s(self) -> float:
+        return self._settings.now.monitor_period_s
+
+    def _ctx(self) -> OpCtx:
+        return OpCtx(new_id(), timeout_s=self._settings.now.host_call_timeout_s)
 
     async def run(self, leadership: Leadership) -> None:
         """Watch the partition's hosts until cancelled."""
@@ -95,7 +100,7 @@ class Monitor:
         watched, vms = await look.books(host_id)
         if watched is None:
             return
-        ctx = OpCtx(new_id(), timeout_s=self._call_timeout_s)
+        ctx = self._ctx()
         try:
             host = watched.host
             driver = await self._hosts.get(host_id, host.address, host.port, ctx)
@@ -114,7 +119,7 @@ class Monitor:
                     found = await monitoring.monitored_hosts(tx, host_id)
                 if found:
                     host = found[0].host
-                    ctx = OpCtx(new_id(), timeout_s=self._call_timeout_s)
+                    ctx = self._ctx()
                     driver = await self._hosts.get(host_id, host.address, host.port, ctx)
                     async for event in driver.events():
                         if isinstance(event, VmChanged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from uuid import UUID
 
 from engine_pg.clock import Clock, boottime
@@ -13,10 +14,15 @@ from engine_pg.inventory import monitoring
 
 
 class Roster:
-    """The monitored hosts by partition, read again when they are older than `age_s`."""
+    """The monitored hosts by partition, read again when they are older than `age_s` says."""
 
     def __init__(
-        self, db: Database, *, partitions: int, age_s: float, clock: Clock = boottime
+        self,
+        db: Database,
+        *,
+        partitions: int,
+        age_s: Callable[[], float],
+        clock: Clock = boottime,
     ) -> None:
         self.looks = 0
         self._db = db
@@ -30,7 +36,7 @@ class Roster:
     async def of(self, partition: int) -> set[UUID]:
         """Return the hosts of a partition; raises `DatabaseAway` when they can't be read."""
         async with self._reading:  # whoever comes meanwhile takes what the first has read
-            if self._clock() - self._read_at > self._age_s:
+            if self._clock() - self._read_at > self._age_s():
                 await self._read()
             return self._hosts.get(partition, set())
 

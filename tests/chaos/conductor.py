@@ -83,7 +83,6 @@ class Wanted:
 async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     """Run once in a folder; return what was found."""
     os.environ["ENGINE_LEASE_TTL_S"] = f"{wanted.ttl_s:g}"
-    os.environ["ENGINE_HOST_INFLIGHT_BOUND_S"] = "2"
     began = boottime()
     async with open_arena(
         folder,

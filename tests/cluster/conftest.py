@@ -47,10 +47,14 @@ def laboratory(request: pytest.FixtureRequest, roomy_tmp: Path) -> Iterator[Labo
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             patch.delenv(name)
         patch.setenv("ENGINE_LEASE_TTL_S", str(TTL_S))
-        patch.setenv("ENGINE_HOST_INFLIGHT_BOUND_S", "2")
         state = StateFolder(roomy_tmp / f"stack-{request.param}")
         said: list[str] = []
-        options = Options(nodes=NODES, fencing=request.param, base_port=free_ports(NODES))
+        options = Options(
+            nodes=NODES,
+            fencing=request.param,
+            base_port=free_ports(NODES),
+            settings={"host_inflight_bound_s": 2},
+        )
         stack = Stack(state, options, said.append)
         if binaries:
             stack.embedded = EmbeddedPostgres(state.postgres, binaries=Path(binaries))

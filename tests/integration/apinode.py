@@ -17,12 +17,15 @@ from psycopg.types.json import Jsonb
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.app import create_app
+from engine_pg.api.changes.tail import Tail
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import Feed
 from engine_pg.commands import store
 from engine_pg.commands.rows import CommandView, Submission
+from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
+from engine_pg.db.listener import Doorbells
 from engine_pg.ids import new_id
-from engine_pg.settings import Settings
 
 API = "/ovirt-engine/api"
 TOKEN = "/ovirt-engine/sso/oauth/token"
@@ -99,7 +102,8 @@ async def serving(
     services = Services(
         db=db,
         commands=commands,
-        settings=Settings(database_url=db.url, **settings),
+        settings=LiveSettings.of(**settings),
+        tail=Tail(Feed(db, Doorbells(db.url))),
         passwords=Passwords(FAST),
         ready=lambda: reasons,
         **(wired or {}),

@@ -141,7 +141,9 @@ class Engine:
         self.node = one
         self.commands = Commands(one.db, bells, registry)
         patience = Patience(host_call_s=1.0, host_inflight_s=INFLIGHT_S)
-        self.runner = Runner(one.membership, one.db, hosts, bells, registry, patience=patience)
+        self.runner = Runner(
+            one.membership, one.db, hosts, bells, registry, patience=lambda: patience
+        )
 
     async def submit(
         self, name: str, subject_id: UUID | None = None, /, **params: object

@@ -98,7 +98,7 @@ def hurt(server, url, deadline):
 
 async def trim(url, stop):
     async with Database(url, pool_max=1) as db:
-        retention = FeedRetention(db, SMALL)
+        retention = FeedRetention(db, lambda: SMALL)
         while not stop.is_set():
             with suppress(EngineError):
                 await retention.trim()

@@ -46,7 +46,7 @@ def app(raising: BaseException | None = None) -> Starlette:
             Middleware(Correlation),
             Middleware(Hardening),
             Middleware(Faults),
-            Middleware(Limits, body_limit_bytes=1000),
+            Middleware(Limits, body_limit_bytes=lambda: 1000),
             Middleware(Paths),
         ],
     )
@@ -72,6 +72,7 @@ def ask(method="GET", path="/thing/1", raising=None, **request) -> httpx.Respons
         (errors.Locked("x"), 409),
         (errors.TooLarge("x"), 413),
         (errors.DatabaseAway("x"), 503),
+        (errors.Outdated("x"), 412),
         (errors.HostBusy("x"), 503),
         (errors.StaleTerm("x"), 503),
         (errors.OutcomeUnknown("x"), 503),
@@ -94,7 +95,10 @@ def test_unknown_things_and_people_get_no_body(error):
 
 def test_every_error_has_a_status():
     leaves = {error for error in vars(errors).values() if isinstance(error, type)}
-    assert {status_of(leaf("x")) for leaf in leaves} <= {400, 401, 403, 404, 409, 413, 500, 503}
+    assert {status_of(leaf("x")) for leaf in leaves} <= {
+        *(400, 401, 403, 404, 409, 412, 413),
+        *(500, 503),
+    }
 
 
 def test_a_bug_tells_nothing_of_itself():

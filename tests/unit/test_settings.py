@@ -134,3 +134,11 @@ def test_the_settings_do_not_print_their_password():
 
 def test_every_setting_is_described():
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_a_setting_that_is_now_the_clusters_is_refused_with_the_way_to_set_it(monkeypatch):
+    monkeypatch.setenv("ENGINE_MONITOR_PERIOD_S", "3")
+    assert complaints() == [
+        "ENGINE_MONITOR_PERIOD_S is a setting of the whole cluster now:"
+        " engine-pg settings set monitor_period_s VALUE"
+    ]

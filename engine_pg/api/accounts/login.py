@@ -22,7 +22,7 @@ async def login(services: Services, name: str, password: str) -> Identity:
     """Return who it is; Unauthorized says the same whatever was wrong."""
     if len(name) > _NAME_LIMIT or ILLEGAL.search(name):
         raise Unauthorized(_WRONG)
-    limit = services.settings.auth_failures_per_minute
+    limit = services.settings.now.auth_failures_per_minute
     async with services.passwords.slot():  # looked up inside: few guesses run ahead of the count
         async with services.db.read() as tx:
             wait_s = await throttle.wait_s(tx, name, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -27,7 +28,7 @@ def check_head(scope: Scope) -> None:
 class Limits:
     """The middleware that refuses what is too large before anybody reads it."""
 
-    def __init__(self, app: ASGIApp, *, body_limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, body_limit_bytes: Callable[[], int]) -> None:
         self._app = app
         self._body_limit_bytes = body_limit_bytes
 
@@ -52,5 +53,6 @@ class Limits:
         await self._app(scope, counted, send)
 
     def _check(self, size_bytes: int) -> None:
-        if size_bytes > self._body_limit_bytes:
-            raise TooLarge(f"The request is larger than {self._body_limit_bytes} bytes")
+        limit_bytes = self._body_limit_bytes()
+        if size_bytes > limit_bytes:
+            raise TooLarge(f"The request is larger than {limit_bytes} bytes")

@@ -36,7 +36,7 @@ ACTION: Final = Shape(
 async def performed(call: Call, submission: Submission, until: Until) -> CommandView:
     """Submit a command and wait for it; whatever is uncertain names the job that tells."""
     job = f"{call.base}/jobs/{submission.command_id}"
-    bound_s = call.services.settings.accept_wait_s
+    bound_s = call.services.settings.now.accept_wait_s
     try:
         return await call.services.commands.perform(submission, until=until, bound_s=bound_s)
     except OutcomeUnknown as error:

@@ -120,7 +120,7 @@ class Feed:
 
     def retention(self, keep: Keep = Keep()) -> FeedRetention:
         """Return what trims this feed; one node at a time needs to run it."""
-        return FeedRetention(self._db, keep)
+        return FeedRetention(self._db, lambda: keep)
 
     async def _read(
         self, cursor: Cursor, who: object, *, sync: bool, topics: Sequence[str] | None

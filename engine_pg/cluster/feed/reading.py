@@ -17,9 +17,10 @@ from engine_pg.errors import DatabaseAway, Resync
 # off answers plain queries still. It stands beside the snapshot, which was taken before it had an
 # xid.
 #
-# The first branch finds what is new, by the index of xid; `+ 0` keeps the planner from walking all
-# there is by number. The second goes on, by number, with what is left between two snapshots. It is
-# all there: what the second of them sees had committed, and what retention took, the horizon tells.
+# The first branch finds what is new, up to a snapshot if one is given, by the index of xid; `+ 0`
+# keeps the planner from walking all there is by number. The second goes on, by number, with what is
+# left between two snapshots. It is all there: what the second of them sees had committed, and what
+# retention took, the horizon tells.
 READ: Final[LiteralString] = """
 with stand as materialized (
   select pg_current_snapshot() as seen, epoch.epoch_id, pg_is_in_recovery() as standby,
@@ -32,15 +33,16 @@ with stand as materialized (
 select s.seen::text, s.epoch_id, s.standby, s.horizon::text, s.synchronous, s.barrier::text, c.*
   from stand as s left join lateral (
     (select change_id, topic, key, op, version, at, payload from change
-      where %(until)s::pg_snapshot is null
+      where %(after)s::bigint = 0
         and xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
         and not pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
-        and pg_visible_in_snapshot(xid, s.seen)
+        and pg_visible_in_snapshot(xid, coalesce(%(until)s::pg_snapshot, s.seen))
         and (%(topics)s::text[] is null or topic = any (%(topics)s::text[]))
       order by change_id + 0 limit %(limit)s)
     union all
     (select change_id, topic, key, op, version, at, payload from change
-      where change_id > %(after)s and pg_visible_in_snapshot(xid, %(until)s::pg_snapshot)
+      where %(after)s::bigint > 0 and change_id > %(after)s::bigint
+        and pg_visible_in_snapshot(xid, %(until)s::pg_snapshot)
         and not pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
         and (%(topics)s::text[] is null or topic = any (%(topics)s::text[]))
       order by change_id limit %(limit)s)) as c on true

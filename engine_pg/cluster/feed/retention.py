@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
@@ -42,7 +43,7 @@ class Keep:
 class FeedRetention:
     """Trims through a pool; safe from several nodes at once, and of use on one."""
 
-    def __init__(self, db: Database, keep: Keep = Keep()) -> None:
+    def __init__(self, db: Database, keep: Callable[[], Keep] = Keep) -> None:
         self._db = db
         self._keep = keep
 
@@ -59,7 +60,7 @@ class FeedRetention:
 
     async def trim(self) -> bool:
         """Delete one slice; tell whether there is more to delete."""
-        keep = self._keep
+        keep = self._keep()
         params: Record = {
             "age_s": keep.age_s,
             "most_s": keep.most_s,
