@@ -17,7 +17,9 @@ import uvicorn
 
 import engine_pg
 from engine_pg.api.app import create_app
+from engine_pg.api.replicated import TABLES
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import Feed
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
@@ -37,6 +39,9 @@ from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
+from engine_pg.replica.replica import Replica
 from engine_pg.settings import Settings
 from engine_pg.singletons import adoption, lock_watch, retention
 from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
@@ -74,6 +79,16 @@ class Node:
             on_commit=lambda: self._bells.ring(CHANGES),
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
+        self._numbering = Numbering(self._db, self._bells)
+        self._replica = Replica(
+            Feed(self._db, self._bells, name=settings.node), self._bells, TABLES
+        )
+        self._reads = Reads(
+            self._replica,
+            policy=settings.read_policy,
+            most_s=settings.read_staleness_s,
+            wait_s=settings.read_wait_s,
+        )
         self._membership: Membership | None = None
         self._measures = Measures()
         self._stop = asyncio.Event()
@@ -86,6 +101,8 @@ class Node:
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
+            background.start(self._replica.run(), name="replica")
+            background.start(self._numbering.run(), name="event numbers")
             background.start(self._commands.run(), name="command watch")
             member = background.start(live(self._one_life, self._stop), name="member")
             api = background.start(self._serve(server), name="api")
@@ -101,15 +118,26 @@ class Node:
             raise EngineError("the API could not be served; is its port taken?")
 
     def reasons(self) -> list[str]:
-        """Return why the node is not ready; nothing: it is."""
+        """Return why the node is not ready; nothing: it is, as far as it is not degraded."""
         if self._stop.is_set():
             return ["the node stops"]
+        if self._replica.view is None:
+            return ["the node has not read the inventory yet"]
+        if self._membership is not None and self._membership.draining:
+            return ["draining"]
+        return [] if self._reads.degraded else self._unfit()
+
+    def degradations(self) -> list[str]:
+        """Return why the node can answer reads only; nothing: it can do everything."""
+        return self._unfit() if self._reads.degraded else []
+
+    def _unfit(self) -> list[str]:
         if self._membership is None:
             return ["the node is not a member"]
         if not self._membership.session.trusted:
             return ["the member's lease is not renewed: no writable PostgreSQL answers"]
-        if self._membership.draining:
-            return ["draining"]
+        if self._replica.away:
+            return ["no writable PostgreSQL answers: reads are as old as they say"]
         return []
 
     def _standing(self) -> Standing | None:
@@ -182,8 +210,11 @@ class Node:
             Services(
                 db=self._db,
                 commands=self._commands,
+                reads=self._reads,
+                numbering=self._numbering,
                 settings=settings,
                 ready=self.reasons,
+                degraded=self.degradations,
                 measures=self._measures,
                 standing=self._standing,
                 waiting=self._waiting,

@@ -119,6 +119,16 @@ class Settings(BaseSettings):
     accept_wait_s: float = Field(
         default=10.0, ge=0, le=300, description="Longest wait of a request for its command's end"
     )
+    read_policy: Literal["fresh", "bounded", "strict"] = Field(
+        default="fresh",
+        description="Reads without the database: as old as it is, at most so old, or refused",
+    )
+    read_staleness_s: Seconds = Field(
+        default=60.0, description="Oldest answer to a read under the policy bounded"
+    )
+    read_wait_s: Seconds = Field(
+        default=2.0, description="Longest wait of a read for the database to confirm it"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged"
     )

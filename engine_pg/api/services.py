@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.api.fragments import Fragments
 from engine_pg.api.metrics import Metrics
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.waits import Request
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.db.database import Database
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
 from engine_pg.settings import Settings
 
 Until = Literal["accepted", "final"]
@@ -29,17 +32,22 @@ class Commands(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The collaborators of the API; `ready` returns the reasons why the node is not.
+    """The collaborators of the API.
 
+    `ready` returns the reasons why the node is not, `degraded` why it can answer reads only;
     `standing` is of the node's present member, `waiting` its requests that have no ticket yet.
     """
 
     db: Database
     commands: Commands
+    reads: Reads
+    numbering: Numbering
     settings: Settings
     ready: Callable[[], Sequence[str]] = tuple
+    degraded: Callable[[], Sequence[str]] = tuple
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)
     measures: Measures = field(default_factory=Measures)
+    fragments: Fragments = field(default_factory=Fragments)
     standing: Callable[[], Standing | None] = lambda: None
     waiting: Callable[[], Sequence[Request]] = tuple

@@ -17,12 +17,19 @@ from psycopg.types.json import Jsonb
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.app import create_app
+from engine_pg.api.replicated import TABLES
 from engine_pg.api.services import Services
+from engine_pg.cluster.feed import Feed
 from engine_pg.commands import store
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.db.database import Database
+from engine_pg.db.listener import Doorbells
 from engine_pg.ids import new_id
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
+from engine_pg.replica.replica import Replica
 from engine_pg.settings import Settings
+from engine_pg.supervisor import Background
 
 API = "/ovirt-engine/api"
 TOKEN = "/ovirt-engine/sso/oauth/token"
@@ -96,16 +103,24 @@ async def serving(
 ) -> AsyncGenerator[Api]:
     """Serve a database; the client has not logged in. `wired`: more services."""
     commands, reasons = RecordedCommands(db), []
+    bells = Doorbells(db.url)
+    replica = Replica(Feed(db, bells), bells, TABLES)
     services = Services(
         db=db,
         commands=commands,
+        reads=Reads(replica),
+        numbering=Numbering(db, bells),
         settings=Settings(database_url=db.url, **settings),
         passwords=Passwords(FAST),
         ready=lambda: reasons,
         **(wired or {}),
     )
     transport = httpx.ASGITransport(create_app(services))
-    async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+    async with (
+        Background() as background,
+        httpx.AsyncClient(transport=transport, base_url="http://node") as client,
+    ):
+        background.start(replica.run(), name="replica")
         yield Api(client, db, commands, reasons)
 
 

@@ -1,0 +1,80 @@
+"""What a read gets: everything up to its beginning, or, while the database is away, the last view.
+
+fresh     everything; without the database what there is, however old, and its age with it
+bounded   the same, but never older than a bound
+strict    everything, or nothing
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from engine_pg.errors import DatabaseAway, EngineError
+from engine_pg.replica.replica import Replica
+from engine_pg.replica.view import View
+
+Policy = Literal["fresh", "bounded", "strict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A view, and how old it may be; `stale_s` is None when it has all up to the read."""
+
+    view: View
+    stale_s: float | None = None
+
+
+class Reads:
+    """The reads of one node, under a policy; none waits for the database longer than `wait_s`."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        policy: Policy = "fresh",
+        most_s: float = 60.0,
+        wait_s: float = 2.0,
+    ) -> None:
+        self.replica: Final = replica
+        self._policy: Policy = policy
+        self._most_s = most_s
+        self._wait_s = wait_s
+
+    async def take(self, *, old_ok: bool = True) -> Reading:
+        """Return what a read that begins now is to be answered from; raises `DatabaseAway`.
+
+        Without `old_ok` only everything will do, whatever the policy: a write rests on it.
+        """
+        counts = self.replica.figures.reads
+        if not self.replica.away:
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    view = await self.replica.passed()
+            except (TimeoutError, EngineError):
+                pass  # what there is, if the policy allows
+            else:
+                counts["fresh"] += 1
+                return Reading(view)
+        view, age_s = self.replica.view, self.replica.age_s
+        if view is None or not old_ok or not self._tolerates(age_s):
+            counts["refused"] += 1
+            raise DatabaseAway(self._refusal(view, age_s))
+        counts["stale"] += 1
+        return Reading(view, age_s)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether reads go on, but from a view that grows old."""
+        replica = self.replica
+        return replica.away and replica.view is not None and self._tolerates(replica.age_s)
+
+    def _tolerates(self, age_s: float) -> bool:
+        return self._policy == "fresh" or (self._policy == "bounded" and age_s <= self._most_s)
+
+    def _refusal(self, view: View | None, age_s: float) -> str:
+        if view is None:
+            away = "no writable PostgreSQL answers, and " if self.replica.away else ""
+            return f"{away}this node has not read the inventory yet"
+        return f"no writable PostgreSQL answers; what this node knows is {age_s:.1f} s old"
