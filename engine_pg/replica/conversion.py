@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -26,7 +26,7 @@ def _interval(text: str) -> timedelta:
 
 
 _CONVERSIONS: Final[Mapping[type, Conversion]] = {
-    UUID: UUID,
+    UUID: lru_cache(16_384)(UUID),  # many rows refer to the same few
     datetime: datetime.fromisoformat,
     timedelta: _interval,
     float: float,

@@ -20,12 +20,13 @@ from engine_pg.db.listener import Doorbells
 from engine_pg.errors import DatabaseAway, EngineError, Resync
 from engine_pg.replica.copying import copied
 from engine_pg.replica.figures import Figures, Standing
+from engine_pg.replica.garbage import spare_rows
 from engine_pg.replica.table import Table
 from engine_pg.replica.view import View, ViewDraft
 
 log = logging.getLogger(__name__)
 
-_SLICE: Final = 100
+_SLICE: Final = 50
 """So many changes are applied before others get their turn: a few milliseconds."""
 _AGAIN_S: Final = 0.1
 _AGAIN_MOST_S: Final = 1.0
@@ -139,6 +140,7 @@ class Replica:
             view = await copied(tx, self._tables)
         self._noon = (view.at, self._clock())
         self._view, self._cursor = view, cursor
+        spare_rows()
         self.figures.copies += 1
         self._away = False
 
