@@ -19,7 +19,7 @@ import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.replicated import TABLES
 from engine_pg.api.services import Services
-from engine_pg.cluster.feed import Feed
+from engine_pg.cluster.feed import Feed, FeedRetention
 from engine_pg.cluster.lives import live, live_until_left
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.membership import Lease, Membership
@@ -68,7 +68,8 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         url = libpq_url(settings.database_url.get_secret_value())
-        self._bells = Doorbells(url)
+        self._measures = Measures()
+        self._bells = Doorbells(url, on_deaf=self._measures.deafened)
         self._db = Database(
             url,
             name=f"engine_pg {settings.node}",
@@ -90,7 +91,6 @@ class Node:
             wait_s=settings.read_wait_s,
         )
         self._membership: Membership | None = None
-        self._measures = Measures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -198,7 +198,7 @@ class Node:
             call_timeout_s=settings.host_call_timeout_s,
         )
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        lead(retention.NAME, retention.Retention(fencing).run)
+        lead(retention.NAME, retention.Retention(fencing, FeedRetention(self._db)).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)

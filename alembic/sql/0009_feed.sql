@@ -37,16 +37,18 @@ create unlogged table @feed_reader (
 ) with (fillfactor = 50);
 comment on column @feed_reader.oldest is 'It has not seen all transactions from this one on.';
 
-create function @feed_epoch() returns bigint language sql stable as $$
+create function @feed_epoch() returns bigint language plpgsql stable as $$
 -- The epoch, as the caller's snapshot sees it; null on a standby, and before it is recorded.
-  select epoch_id from @cluster_epoch
-   where not pg_is_in_recovery()
-     and system_identifier = (select system_identifier from pg_control_system())
-     and timeline = (select ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
-                      where not pg_is_in_recovery())
-     and postmaster_started_at = pg_postmaster_start_time()
-     and marker = (select marker from @cluster_epoch_marker)
-$$;
+begin
+  if pg_is_in_recovery() then
+    return null;
+  end if;
+  return (select epoch_id from @cluster_epoch
+           where system_identifier = (select system_identifier from pg_control_system())
+             and timeline = ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+             and postmaster_started_at = pg_postmaster_start_time()
+             and marker = (select marker from @cluster_epoch_marker));
+end $$;
 
 create function @feed_ring() returns void language plpgsql as $$
 -- Engine nodes ring after their commit: a NOTIFY in a transaction makes all commits that have one
@@ -82,7 +84,7 @@ begin
   if current_setting('engine_pg.rings', true) is distinct from 'after commit' then
     perform @feed_ring();
   end if;
-  return null;
+  return coalesce(new, old);
 end $$;
 
 create function @feed_key(p_row jsonb, p_columns text[]) returns text language sql immutable as $$

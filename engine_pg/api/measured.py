@@ -29,6 +29,13 @@ union all select 'engine_lock_waiters', null, count(distinct ticket) from lock_t
 union all select 'engine_lock_oldest_wait_seconds', null,
        coalesce(extract(epoch from clock_timestamp() - min(waiting_since)), 0) from lock_ticket
 union all select 'engine_epoch', null, coalesce(max(epoch_id), 0) from cluster_epoch
+union all select 'engine_feed_changes', null,
+       coalesce(max(change_id) - min(change_id) + 1, 0) from change
+union all select 'engine_feed_readers', null, count(*) from feed_reader
+           where read_at > clock_timestamp() - interval '1 minute'
+union all select 'engine_feed_oldest_writer_seconds', null,
+       coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)
+  from pg_stat_activity where backend_xid is not null
 union all select 'engine_commands', state, count(*) from command
            where ended_at is null or ended_at > now() - interval '1 hour' group by state
 union all select 'engine_hosts', status, count(*) from host group by status
@@ -47,6 +54,12 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "engine_commands": ("state", "Commands that are open or ended within the last hour."),
     "engine_hosts": ("status", "Hosts."),
     "engine_vms": ("status", "VMs."),
+    "engine_feed_changes": ("", "Changes that are kept in the feed, at most."),
+    "engine_feed_readers": ("", "Feeds that somebody read within the last minute."),
+    "engine_feed_oldest_writer_seconds": (
+        "",
+        "How long the oldest writing transaction is open: until it ends, reads look back so far.",
+    ),
     "engine_lock_table_used": ("", "Locks in the whole server's table of locks."),
     "engine_lock_table_capacity": ("", "Locks that the table has room for at least."),
 }
@@ -59,6 +72,7 @@ NODE: Final[Mapping[str, tuple[str, str]]] = {
     "engine_node_lock_hold_seconds": ("histogram", "How long locks were held."),
     "engine_node_lock_refusals_total": ("counter", "Requests for locks that were refused."),
     "engine_node_resumes_total": ("counter", "Times that the lock session was resumed."),
+    "engine_node_doorbell_deaf_total": ("counter", "Probes of the doorbell that were not heard."),
     "engine_node_endings_total": (
         "counter",
         "Members ended: others by this node, its own by others, and those that left.",
@@ -96,6 +110,9 @@ def of_node(measures: Measures, standing: Standing | None) -> Iterable[str]:
             "engine_node_lock_refusals_total", "kind", measures.refusals
         ),
         "engine_node_resumes_total": [Sample("engine_node_resumes_total", (), measures.resumes)],
+        "engine_node_doorbell_deaf_total": [
+            Sample("engine_node_doorbell_deaf_total", (), measures.deafnesses)
+        ],
         "engine_node_endings_total": _counted(
             "engine_node_endings_total", "how", {"other": 0, "own": 0, "left": 0} | measures.endings
         ),

@@ -75,6 +75,7 @@ class Measures:
     refusals: dict[str, int] = field(default_factory=dict[str, int])
     resumes: int = 0
     endings: dict[str, int] = field(default_factory=dict[str, int])
+    deafnesses: int = 0
 
     def batch(self, size: int, seconds: float) -> None:
         """Note a batch that was answered: its operations, and its time on the wire."""
@@ -107,6 +108,10 @@ class Measures:
     def resumed(self) -> None:
         """Note that the lock session was resumed."""
         self.resumes += 1
+
+    def deafened(self) -> None:
+        """Note a probe of the doorbell that did not come back."""
+        self.deafnesses += 1
 
     def ended(self, how: str) -> None:
         """Note the ending of a member: `other` (we buried one), `own` (we were ended), `left`."""

@@ -4,6 +4,10 @@ One connection of a node listens; whoever waits gets an `asyncio.Event` per topi
 himself, on the ring or, as a safety net, on his own slow poll. Rings of the node are coalesced and
 sent after the commit: a NOTIFY inside a transaction takes one server-wide lock until it is flushed.
 
+The listener probes itself: it has itself rung by the other connection. What answers but hears
+nothing is deaf: a transaction pooler in the path gives it another session for each statement, and
+LISTEN stays with none. A socket that is half open does not even answer.
+
 Does not promise: that every ring arrives. After a reconnect all bells ring once.
 """
 
@@ -23,7 +27,8 @@ from engine_pg.db.database import connect
 from engine_pg.db.faults import translated
 from engine_pg.db.tx import Connection
 from engine_pg.db.wire import bounded
-from engine_pg.errors import EngineError
+from engine_pg.errors import DatabaseAway, EngineError
+from engine_pg.ids import new_id
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +61,32 @@ class Bell:
         return rung
 
 
+class Probe:
+    """A ring for nobody but the listener that asked for it."""
+
+    def __init__(self) -> None:
+        self.topic = f"probe/{new_id()}"
+        self.sent_at = float("inf")
+        self.heard = False
+
+
 class Doorbells:
     """The bells of one node, over two connections: one listens, one rings."""
 
-    def __init__(self, url: str, *, probe_s: float = 5.0, coalesce_s: float = 0.003) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        probe_s: float = 5.0,
+        coalesce_s: float = 0.003,
+        on_deaf: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.deaf = False  # what is rung does not come back: everybody lives by his slow poll
         self._url = url
         self._probe_s = probe_s
         self._coalesce_s = coalesce_s
+        self._on_deaf = on_deaf
+        self._probe = Probe()
         self._bells: dict[str, WeakSet[Bell]] = {}
         self._outgoing: set[str] = set()
         self._pending = asyncio.Event()
@@ -112,11 +136,38 @@ class Doorbells:
             self._ring_here(topic)
         try:
             while True:
+                self._probe = Probe()
+                self._outgoing.add(self._probe.topic)
+                self._pending.set()
                 async for notify in connection.notifies(timeout=self._probe_s):
-                    self._ring_here(notify.payload)
+                    self._hear(notify.payload)
                 await bounded(connection, connection.execute("select 1"), _BOUND_S)
+                self._judge()
         except psycopg.Error as error:
             raise translated(error) from error
+
+    def _hear(self, topic: str) -> None:
+        if topic != self._probe.topic:
+            self._ring_here(topic)
+            return
+        self._probe.heard = True
+        if self.deaf:
+            self.deaf = False
+            log.warning("the doorbell is heard again")
+
+    def _judge(self) -> None:
+        """Raise when a probe that was sent a while ago has not come back."""
+        probe = self._probe
+        if probe.heard or boottime() - probe.sent_at < self._probe_s / 2:
+            return
+        self._on_deaf()
+        if not self.deaf:
+            self.deaf = True
+            log.warning(
+                "the doorbell is not heard: a NOTIFY does not come back to who listens. Is there a"
+                " transaction pooler in the path? Changes are seen with the delay of a slow poll"
+            )
+        raise DatabaseAway("the listener is deaf")
 
     async def _send(self, connection: Connection) -> None:
         """Ring at once; what follows within `coalesce_s` goes together."""
@@ -134,3 +185,5 @@ class Doorbells:
                 self._outgoing |= topics
                 self._pending.set()
                 raise
+            if self._probe.topic in topics:
+                self._probe.sent_at = boottime()

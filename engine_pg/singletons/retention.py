@@ -1,4 +1,4 @@
-"""Trims history: ended commands and members, old events, changes that every reader has read."""
+"""Trims history: ended commands and members, old events, changes that every reader has seen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final, LiteralString
 
+from engine_pg.cluster.feed import FeedRetention
 from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leadership
 
@@ -17,10 +18,6 @@ _PERIOD_S: Final = 600.0
 
 # In slices: a long delete would hold back everything that looks at the oldest transaction.
 TRIM: Final[Mapping[str, LiteralString]] = {
-    "change": """
-        delete from change where change_id in (
-          select change_id from change where at < now() - interval '1 day'
-             and xid < pg_snapshot_xmin(pg_current_snapshot()) order by change_id limit 5000)""",
     "event": """
         delete from event where event_id in (
           select event_id from event where at < now() - interval '30 days'
@@ -41,11 +38,18 @@ TRIM: Final[Mapping[str, LiteralString]] = {
 class Retention:
     """The singleton `retention`."""
 
-    def __init__(self, fencing: Fencing) -> None:
+    def __init__(self, fencing: Fencing, feed: FeedRetention) -> None:
         self._fencing = fencing
+        self._feed = feed
 
     async def run(self, leadership: Leadership) -> None:
-        """Trim until cancelled; a slice that was full is followed by the next at once."""
+        """Trim until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed.run(leadership))
+            group.create_task(self._trim(leadership))
+
+    async def _trim(self, leadership: Leadership) -> None:
+        """Trim now and then; a slice that was full is followed by the next at once."""
         while True:
             full = False
             for table, statement in TRIM.items():

@@ -30,11 +30,13 @@ async def connect(url) -> psycopg.AsyncConnection:
 
 
 @asynccontextmanager
-async def feed_of(url, *, ringing: bool = False, **options) -> AsyncGenerator[Feed]:
+async def feed_of(
+    url, *, ringing: bool = False, bound_s: float = 15.0, **options
+) -> AsyncGenerator[Feed]:
     """Yield a feed as a node has it; without `ringing` no bell is heard."""
     async with AsyncExitStack() as stack:
         bells = Doorbells(url)
-        database = Database(url, pool_max=4, on_commit=lambda: bells.ring(CHANGES))
+        database = Database(url, pool_max=4, bound_s=bound_s, on_commit=lambda: bells.ring(CHANGES))
         db = await stack.enter_async_context(database)
         if ringing:
             group = await stack.enter_async_context(asyncio.TaskGroup())

@@ -15,6 +15,7 @@ changed, the table was truncated, or retention has passed it.
 from engine_pg.cluster.feed.change import Change, Changes
 from engine_pg.cluster.feed.cursor import Cursor
 from engine_pg.cluster.feed.feed import Feed
+from engine_pg.cluster.feed.retention import FeedRetention, Keep
 from engine_pg.errors import Resync
 
-__all__ = ["Change", "Changes", "Cursor", "Feed", "Resync"]
+__all__ = ["Change", "Changes", "Cursor", "Feed", "FeedRetention", "Keep", "Resync"]

@@ -19,6 +19,7 @@ from engine_pg.cluster.feed.change import Changes
 from engine_pg.cluster.feed.cursor import Cursor
 from engine_pg.cluster.feed.readers import Readers
 from engine_pg.cluster.feed.reading import PLACE, READ, RECORD_EPOCH, changes_of, place_of
+from engine_pg.cluster.feed.retention import FeedRetention, Keep
 from engine_pg.cluster.topics import CHANGES
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
@@ -40,6 +41,7 @@ class Feed:
         *,
         topics: Sequence[str] | None = None,
         poll_s: float = 1.0,
+        proof_s: float = 5.0,
         limit: int = _LIMIT,
         name: str = "",
         clock: Clock = boottime,
@@ -48,7 +50,9 @@ class Feed:
         self._bells = bells
         self._topics = topics
         self._poll_s = poll_s
+        self._proof_s = proof_s
         self._limit = limit
+        self._clock = clock
         self._readers = Readers(db, name, clock=clock)
 
     @asynccontextmanager
@@ -81,24 +85,37 @@ class Feed:
     ) -> AsyncGenerator[Changes]:
         """Read on for ever, on the doorbell and at each poll; through every loss of the database.
 
-        What finds nothing is yielded as well: all up to its cursor is known. Raises `Resync`.
+        What finds nothing is yielded as well: all up to its cursor is known. A read in `proof_s` is
+        a barrier, lest an old primary that was cut off be followed for ever. Raises `Resync`.
         """
         bell = self._bells.bell(CHANGES)  # before the first read: what comes after it rings
         me = object()
+        proved_at = self._clock()
         try:
             while True:
                 try:
-                    found = await self._read(cursor, me, sync=False, topics=topics)
+                    began_at = self._clock()
+                    sync = began_at - proved_at > self._proof_s
+                    found = await self._read(cursor, me, sync=sync, topics=topics)
                 except (Unavailable, OutcomeUnknown) as error:
                     log.info("cannot read the feed, trying again: %s", error)
                     await bell.wait(self._poll_s)
                     continue
+                proved_at = began_at if sync else proved_at
                 cursor = found.cursor
                 yield found
                 if not found.more:
                     await bell.wait(self._poll_s)
         finally:
             self._readers.gone(me)
+
+    def ring(self) -> None:
+        """Tell all who follow to look, after commits of sessions that leave it to their owner."""
+        self._bells.ring(CHANGES)
+
+    def retention(self, keep: Keep = Keep()) -> FeedRetention:
+        """Return what trims this feed; one node at a time needs to run it."""
+        return FeedRetention(self._db, keep)
 
     async def _read(
         self, cursor: Cursor, who: object, *, sync: bool, topics: Sequence[str] | None

@@ -1,0 +1,212 @@
+"""A process that writes to a table on the feed, or follows it and judges what comes.
+
+    python feed_worker.py write URL SEED       until its standard input ends
+    python feed_worker.py read URL SEED        until then; it prints its verdict as JSON
+
+Each says "ready" when it has begun.
+
+Every change of a key raises its tally in the same transaction: the n-th change of a key that comes
+must be number n. So whatever befalls a writer, what he committed is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import threading
+import time
+from contextlib import AsyncExitStack, aclosing, suppress
+
+import psycopg
+
+from engine_pg.clock import boottime
+from engine_pg.cluster.feed import Changes, Cursor, Feed, Resync
+from engine_pg.cluster.topics import CHANGES
+from engine_pg.db.database import Database
+from engine_pg.db.listener import Doorbells
+from engine_pg.errors import EngineError
+
+KEYS = 40
+TABLES = """
+create table tally (key text primary key, n bigint not null default 0);
+insert into tally select n from generate_series(1, 40) as n;
+create table item (key text primary key, version bigint not null, writer text not null);
+select feed_attach('item');
+"""
+TALLY = "update tally set n = n + 1 where key = %s returning n"
+WRITE = """
+insert into item values (%(key)s, %(n)s, %(writer)s)
+on conflict (key) do update set version = excluded.version, writer = excluded.writer
+"""
+BLIND = "update item set version = version where key = %s"
+DELETE = "delete from item where key = %s"
+LONG_S = float(os.environ.get("ENGINE_FEED_STRESS_S", "10")) / 3
+BOUND_S = 30.0
+
+
+class RolledBack(Exception):
+    """On purpose."""
+
+
+class Writer:
+    """Changes random keys in transactions of all shapes."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        self._url = url
+        self._name = str(seed)
+        self._random = random.Random(seed)
+        self._slow = seed % 4 == 0
+
+    def run(self, over: threading.Event) -> None:
+        while not over.is_set():
+            with suppress(psycopg.Error), psycopg.connect(self._url, autocommit=True) as session:
+                if self._random.random() < 0.5:  # rings as an engine's node does: not in there
+                    session.execute("set engine_pg.rings = 'after commit'")
+                for _ in range(50):
+                    if not over.is_set():
+                        with suppress(RolledBack, psycopg.errors.DeadlockDetected):
+                            self._transaction(session, over)
+
+    def _transaction(self, session: psycopg.Connection, over: threading.Event) -> None:
+        draw = self._random
+        with session.transaction():
+            if draw.random() < 0.3:
+                session.execute("select pg_current_xact_id()")
+                time.sleep(draw.random() * 0.02)
+            for _ in range(draw.choice((1, 1, 1, 3))):
+                with suppress(RolledBack):
+                    if draw.random() < 0.3:
+                        with session.transaction():
+                            self._change(session)
+                            if draw.random() < 0.3:
+                                raise RolledBack
+                    else:
+                        self._change(session)
+            if self._slow and draw.random() < 0.02:
+                over.wait(draw.random() * LONG_S)
+            if draw.random() < 0.15:
+                raise RolledBack
+
+    def _change(self, session: psycopg.Connection) -> None:
+        key = str(self._random.randint(1, KEYS))
+        n = session.execute(TALLY, [key]).fetchone()[0]
+        if self._random.random() < 0.15 and session.execute(DELETE, [key]).rowcount:
+            return
+        session.execute(BLIND, [key])
+        session.execute(WRITE, {"key": key, "n": n, "writer": self._name})
+
+
+class Follower:
+    """Keeps a copy by the feed and holds each change against the tally."""
+
+    def __init__(self, feed: Feed, *, sleeps: random.Random | None) -> None:
+        self._feed = feed
+        self._sleeps = sleeps
+        self.wrong: list[object] = []
+        self.changes = self.copies = 0
+        self._counted: dict[str, int] = {}
+        self._rows: dict[str, tuple[int, str]] = {}
+        self._cursor = Cursor(0, "1:1:")
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if not self._cursor.epoch_id:
+                    await self._copy()
+                async with aclosing(self._feed.follow(self._cursor)) as following:
+                    async for found in following:
+                        self._take(found)
+                        if self._sleeps and self._sleeps.random() < 0.01:
+                            await asyncio.sleep(3)
+            except Resync:
+                self._cursor = Cursor(0, "1:1:")
+            except EngineError:
+                await asyncio.sleep(0.1)
+
+    async def finish(self) -> None:
+        """Read all that there is, and compare the copy with the tables."""
+        while True:
+            try:
+                found = await self._feed.read(self._cursor, sync=True)
+                self._take(found)
+                if not found.more:
+                    break
+            except Resync:
+                await self._copy()
+        async with self._feed.copy() as (tx, _):
+            rows = await tx.all("select key, version, writer from item")
+            tally = await tx.all("select key, n from tally where n > 0")
+        if {row["key"]: (row["version"], row["writer"]) for row in rows} != self._rows:
+            self.wrong.append("the copy differs from the table")
+        for row in tally:
+            if self._counted.get(row["key"], 0) != row["n"]:
+                self.wrong.append([row["key"], "has", row["n"], self._counted.get(row["key"])])
+
+    async def _copy(self) -> None:
+        async with self._feed.copy() as (tx, cursor):
+            rows = await tx.all("select key, version, writer from item")
+            tally = await tx.all("select key, n from tally")
+        self._rows = {row["key"]: (row["version"], row["writer"]) for row in rows}
+        self._counted = {row["key"]: row["n"] for row in tally}
+        self._cursor = cursor
+        self.copies += 1
+        if self.copies == 1:
+            say("ready")
+
+    def _take(self, found: Changes) -> None:
+        for change in found.changes:
+            self.changes += 1
+            n = self._counted[change.key] = self._counted.get(change.key, 0) + 1
+            if change.row is None:
+                if self._rows.pop(change.key, None) is None:
+                    self.wrong.append([change.key, n, "deleted, and was not there"])
+                continue
+            if change.version != n:
+                self.wrong.append([change.key, "expected", n, "came", change.version])
+            self._rows[change.key] = (change.version or 0, change.row["writer"])
+        self._cursor = found.cursor
+
+
+async def read(url: str, seed: int) -> None:
+    async with AsyncExitStack() as stack:
+        bells = Doorbells(url)
+        database = Database(url, pool_max=2, on_commit=lambda: bells.ring(CHANGES))
+        db = await stack.enter_async_context(database)
+        sleeps = random.Random(seed) if seed % 2 else None
+        follower = Follower(Feed(db, bells, poll_s=0.3, limit=100), sleeps=sleeps)
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(each) for each in (bells.run(), follower.run())]
+            await asyncio.to_thread(sys.stdin.read)
+            for each in running:
+                each.cancel()
+            await asyncio.wait(running)
+            started = boottime()
+            await follower.finish()
+    verdict = {"wrong": follower.wrong[:20], "changes": follower.changes}
+    verdict |= {"copies": follower.copies, "finish_s": boottime() - started}
+    say(json.dumps(verdict))
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(what: str, url: str, seed: str) -> None:
+    if what == "read":
+        asyncio.run(read(url, int(seed)))
+        return
+    over = threading.Event()
+    writing = threading.Thread(target=Writer(url, int(seed)).run, args=[over])
+    writing.start()
+    say("ready")
+    sys.stdin.read()
+    over.set()
+    writing.join(BOUND_S)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
