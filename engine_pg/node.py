@@ -77,7 +77,7 @@ class Node:
             pool_max=settings.pool_max,
             bound_s=settings.statement_bound_s,
             idle_in_transaction_s=settings.lease_ttl_s * 0.8,
-            on_commit=lambda: self._bells.ring(CHANGES),
+            on_commit=lambda: self._bells.ring_soon(CHANGES),
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._numbering = Numbering(self._db, self._bells)

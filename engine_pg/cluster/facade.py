@@ -174,7 +174,7 @@ class Cluster:
             pool_min=0,
             pool_max=pool_max,
             idle_in_transaction_s=self._lease.ttl_s * 0.8,
-            on_commit=lambda: self._bells.ring(CHANGES),
+            on_commit=lambda: self._bells.ring_soon(CHANGES),
         )
 
     def _new_member(self) -> Membership:

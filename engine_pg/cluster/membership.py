@@ -78,7 +78,7 @@ class Membership:
                 self._renewed,
                 ring=self._ring_waiters,
                 ended=self._ended,
-                changed=lambda: bells.ring(CHANGES),
+                changed=lambda: bells.ring_soon(CHANGES),
             ),
             measures=self.measures,
             clock=clock,
@@ -149,7 +149,7 @@ class Membership:
     async def _ring_all(self) -> None:
         """Ring before anything else may end: who leaves closes his doorbells next."""
         try:
-            await self._db.statement(RING, {"topics": [MEMBERS, QUEUE, LOCKS]})
+            await self._db.statement(RING, {"topics": [MEMBERS, QUEUE, LOCKS, CHANGES]})
         except EngineError as error:  # the others look by themselves, later
             log.info("could not ring: %s", error)
 
@@ -229,7 +229,7 @@ class Membership:
     def _resumed(self, grants: Sequence[Record]) -> None:
         self.locks.reconcile(grants)
         self._bells.ring(LOCKS)  # what was vacated may be what others wait for
-        self._bells.ring(CHANGES)
+        self._bells.ring_soon(CHANGES)
 
     def _observed(self, look: Record) -> None:
         before = self.draining

@@ -4,9 +4,10 @@ One connection of a node listens; whoever waits gets an `asyncio.Event` per topi
 himself, on the ring or, as a safety net, on his own slow poll. Rings of the node are coalesced and
 sent after the commit: a NOTIFY inside a transaction takes one server-wide lock until it is flushed.
 
-The listener probes itself: it has itself rung by the other connection. What answers but hears
-nothing is deaf: a transaction pooler in the path gives it another session for each statement, and
-LISTEN stays with none. A socket that is half open does not even answer.
+A listener that heard nothing for a while has itself rung by the other connection, and so tells all
+others that they hear. Who answers but hears nothing is deaf: a transaction pooler in the path gives
+him another session for each statement, and LISTEN stays with none. A socket that is half open does
+not even answer.
 
 Does not promise: that every ring arrives. After a reconnect all bells ring once.
 """
@@ -37,6 +38,9 @@ LISTEN: Final = "listen engine_pg"
 RING: Final = "select pg_notify('engine_pg', topic) from unnest(%(topics)s::text[]) as t(topic)"
 QUEUE: Final = "queue"
 _BOUND_S: Final = 5.0
+_GATHER_S: Final = 0.001
+"""Commits that were flushed together are told together."""
+_PACE_S: Final = 0.005
 
 _Serve = Callable[[Connection], Awaitable[None]]
 
@@ -67,7 +71,6 @@ class Probe:
     def __init__(self) -> None:
         self.topic = f"probe/{new_id()}"
         self.sent_at = float("inf")
-        self.heard = False
 
 
 class Doorbells:
@@ -87,9 +90,12 @@ class Doorbells:
         self._coalesce_s = coalesce_s
         self._on_deaf = on_deaf
         self._probe = Probe()
+        self._heard = False  # anything, since the last look at it
         self._bells: dict[str, WeakSet[Bell]] = {}
         self._outgoing: set[str] = set()
         self._pending = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
+        self._rang_soon_at = 0.0
 
     def bell(self, *topics: str) -> Bell:
         """Return a new bell on the topics; it lives as long as somebody keeps it."""
@@ -103,6 +109,23 @@ class Doorbells:
         for topic in topics:
             self._ring_here(topic)
         self._outgoing.update(topics)
+        self._pending.set()
+
+    def ring_soon(self, *topics: str) -> None:
+        """Ring here at once, and on every node together with what follows in a moment.
+
+        For what happens all the time: each ring wakes every node.
+        """
+        for topic in topics:
+            self._ring_here(topic)
+        self._outgoing.update(topics)
+        if self._soon is None:
+            wait_s = max(_GATHER_S, self._rang_soon_at + _PACE_S - boottime())
+            self._soon = asyncio.get_running_loop().call_later(wait_s, self._ring_now)
+
+    def _ring_now(self) -> None:
+        self._soon = None
+        self._rang_soon_at = boottime()
         self._pending.set()
 
     async def run(self) -> None:
@@ -134,11 +157,14 @@ class Doorbells:
         await bounded(connection, connection.execute(LISTEN), _BOUND_S)
         for topic in list(self._bells):  # rings while nobody listened are lost: everybody looks
             self._ring_here(topic)
+        self._heard = False
         try:
             while True:
                 self._probe = Probe()
-                self._outgoing.add(self._probe.topic)
-                self._pending.set()
+                if not self._heard:
+                    self._outgoing.add(self._probe.topic)
+                    self._pending.set()
+                self._heard = False
                 async for notify in connection.notifies(timeout=self._probe_s):
                     self._hear(notify.payload)
                 await bounded(connection, connection.execute("select 1"), _BOUND_S)
@@ -147,18 +173,15 @@ class Doorbells:
             raise translated(error) from error
 
     def _hear(self, topic: str) -> None:
-        if topic != self._probe.topic:
-            self._ring_here(topic)
-            return
-        self._probe.heard = True
+        self._heard = True
+        self._ring_here(topic)
         if self.deaf:
             self.deaf = False
             log.warning("the doorbell is heard again")
 
     def _judge(self) -> None:
-        """Raise when a probe that was sent a while ago has not come back."""
-        probe = self._probe
-        if probe.heard or boottime() - probe.sent_at < self._probe_s / 2:
+        """Raise when a probe that was sent a while ago has not come back, nor anything else."""
+        if self._heard or boottime() - self._probe.sent_at < self._probe_s / 2:
             return
         self._on_deaf()
         if not self.deaf:

@@ -173,7 +173,7 @@ class Follower:
 async def read(url: str, seed: int) -> None:
     async with AsyncExitStack() as stack:
         bells = Doorbells(url)
-        database = Database(url, pool_max=2, on_commit=lambda: bells.ring(CHANGES))
+        database = Database(url, pool_max=2, on_commit=lambda: bells.ring_soon(CHANGES))
         db = await stack.enter_async_context(database)
         sleeps = random.Random(seed) if seed % 2 else None
         follower = Follower(Feed(db, bells, poll_s=0.3, limit=100), sleeps=sleeps)

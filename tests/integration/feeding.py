@@ -36,7 +36,9 @@ async def feed_of(
     """Yield a feed as a node has it; without `ringing` no bell is heard."""
     async with AsyncExitStack() as stack:
         bells = Doorbells(url)
-        database = Database(url, pool_max=4, bound_s=bound_s, on_commit=lambda: bells.ring(CHANGES))
+        database = Database(
+            url, pool_max=4, bound_s=bound_s, on_commit=lambda: bells.ring_soon(CHANGES)
+        )
         db = await stack.enter_async_context(database)
         if ringing:
             group = await stack.enter_async_context(asyncio.TaskGroup())

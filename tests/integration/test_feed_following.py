@@ -11,6 +11,7 @@ from integration.feeding import TABLES, Reader, connect, feed_of
 from integration.nodes import eventually, run
 from psycopg.rows import dict_row
 
+from engine_pg.clock import boottime
 from engine_pg.cluster.feed import Feed, Resync
 from engine_pg.cluster.feed.reading import READ, place_of
 from engine_pg.cluster.topics import CHANGES
@@ -98,6 +99,34 @@ def test_who_does_not_know_the_engine_rings_in_the_trigger_and_a_node_after_its_
             assert await heard() == []
             await loud.statement("insert into account values ('b')")
             assert await heard() == [CHANGES]
+
+    run(story())
+
+
+def test_many_commits_in_a_moment_are_told_by_few_rings(url):
+    async def story():
+        bells = Doorbells(url)
+        async with (
+            await connect(url) as ear,
+            Database(url, pool_max=8, on_commit=lambda: bells.ring_soon(CHANGES)) as db,
+            asyncio.TaskGroup() as group,
+        ):
+            await ear.execute("listen engine_pg")
+            running = group.create_task(bells.run())
+            own = bells.bell(CHANGES)
+            began_at = boottime()
+            async with asyncio.TaskGroup() as writers:
+                for n in range(100):
+                    query = "insert into account values (%(n)s)"
+                    writers.create_task(db.statement(query, {"n": n}))
+            most = (boottime() - began_at) / listener._PACE_S + 2
+            assert await own.wait(0)
+            await asyncio.sleep(0.1)  # so many rings as there would be
+            await ear.execute("select 1")
+            heard = [each.payload async for each in ear.notifies(timeout=0)]
+            assert 1 <= heard.count(CHANGES) <= most
+            assert heard.count(CHANGES) < 100
+            running.cancel()
 
     run(story())
 
