@@ -125,19 +125,20 @@ class Node:
             return ["the node has not read the inventory yet"]
         if self._membership is not None and self._membership.draining:
             return ["draining"]
-        return [] if self._reads.degraded else self._unfit()
+        lost = self._lost()
+        if self._membership is None and not lost:
+            return ["the node is not a member"]
+        return [] if self._reads.tolerable else lost
 
     def degradations(self) -> list[str]:
         """Return why the node can answer reads only; nothing: it can do everything."""
-        return self._unfit() if self._reads.degraded else []
+        return self._lost() if self._reads.tolerable else []
 
-    def _unfit(self) -> list[str]:
-        if self._membership is None:
-            return ["the node is not a member"]
-        if not self._membership.session.trusted:
-            return ["the member's lease is not renewed: no writable PostgreSQL answers"]
+    def _lost(self) -> list[str]:
         if self._replica.away:
-            return ["no writable PostgreSQL answers: reads are as old as they say"]
+            return ["no writable PostgreSQL answers"]
+        if self._membership is not None and not self._membership.session.trusted:
+            return ["the member's lease is not renewed: no writable PostgreSQL answers"]
         return []
 
     def _standing(self) -> Standing | None:

@@ -65,10 +65,9 @@ class Reads:
         return Reading(view, age_s)
 
     @property
-    def degraded(self) -> bool:
-        """Whether reads go on, but from a view that grows old."""
-        replica = self.replica
-        return replica.away and replica.view is not None and self._tolerates(replica.age_s)
+    def tolerable(self) -> bool:
+        """Whether reads could be answered from the view as it is, without the database."""
+        return self.replica.view is not None and self._tolerates(self.replica.age_s)
 
     def _tolerates(self, age_s: float) -> bool:
         return self._policy == "fresh" or (self._policy == "bounded" and age_s <= self._most_s)

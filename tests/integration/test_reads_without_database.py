@@ -99,7 +99,7 @@ def test_a_policy_says_how_old_a_read_may_be(database_url, policy, most_s, then)
                 return False
 
             await eventually(is_refused)
-            assert not node.reads.degraded
+            assert not node.reads.tolerable
             link.heal()
 
             async def is_answered() -> bool:
