@@ -18,6 +18,7 @@ import uvicorn
 import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.changes.tail import Tail
+from engine_pg.api.replicated import TABLES
 from engine_pg.api.services import Services
 from engine_pg.cluster.feed import Feed, FeedRetention
 from engine_pg.cluster.feed.retention import Keep
@@ -42,6 +43,9 @@ from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
+from engine_pg.replica.replica import Replica
 from engine_pg.settings import Settings
 from engine_pg.singletons import adoption, lock_watch, retention
 from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
@@ -82,6 +86,9 @@ class Node:
         self._commands = Commands(self._db, self._bells, REGISTRY)
         self._live = LiveSettings()
         self._tail = Tail(self._feed("streams"), leaving=self._leaving)
+        self._numbering = Numbering(self._db, self._bells)
+        self._replica = Replica(self._feed("replica"), self._bells, TABLES)
+        self._reads = Reads(self._replica, self._live)
         self._membership: Membership | None = None
         self._stop = asyncio.Event()
 
@@ -99,6 +106,8 @@ class Node:
             background.start(
                 self._live.follow(self._feed("settings"), self._bells), name="settings"
             )
+            background.start(self._replica.run(), name="replica")
+            background.start(self._numbering.run(), name="event numbers")
             known = background.start(self._live.known(), name="first settings")
             stop = background.start(self._stop.wait(), name="stop")
             await asyncio.wait([known, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -118,15 +127,27 @@ class Node:
             raise EngineError("the API could not be served; is its port taken?")
 
     def reasons(self) -> list[str]:
-        """Return why the node is not ready; nothing: it is."""
+        """Return why the node is not ready; nothing: it is, as far as it is not degraded."""
         if self._stop.is_set():
             return ["the node stops"]
-        if self._membership is None:
-            return ["the node is not a member"]
-        if not self._membership.session.trusted:
-            return ["the member's lease is not renewed: no writable PostgreSQL answers"]
-        if self._membership.draining:
+        if self._replica.view is None:
+            return ["the node has not read the inventory yet"]
+        if self._membership is not None and self._membership.draining:
             return ["draining"]
+        lost = self._lost()
+        if self._membership is None and not lost:
+            return ["the node is not a member"]
+        return [] if self._reads.tolerable else lost
+
+    def degradations(self) -> list[str]:
+        """Return why the node can answer reads only; nothing: it can do everything."""
+        return self._lost() if self._reads.tolerable else []
+
+    def _lost(self) -> list[str]:
+        if self._replica.away:
+            return ["no writable PostgreSQL answers"]
+        if self._membership is not None and not self._membership.session.trusted:
+            return ["the member's lease is not renewed: no writable PostgreSQL answers"]
         return []
 
     def _feed(self, what_for: str) -> Feed:
@@ -214,7 +235,10 @@ class Node:
                 commands=self._commands,
                 settings=self._live,
                 tail=self._tail,
+                reads=self._reads,
+                numbering=self._numbering,
                 ready=self.reasons,
+                degraded=self.degradations,
                 measures=self._measures,
                 standing=self._standing,
                 waiting=self._waiting,

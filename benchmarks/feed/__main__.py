@@ -15,11 +15,15 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.feed import __doc__ as about
-from benchmarks.feed import propagation, writes
+from benchmarks.feed import propagation, reads, writes
 from benchmarks.feed.part import Found, Part
 from benchmarks.ground import Ground, Missing, ground, machine
 
-PARTS: Final[Mapping[str, Part]] = {"propagation": propagation.PART, "writes": writes.PART}
+PARTS: Final[Mapping[str, Part]] = {
+    "propagation": propagation.PART,
+    "writes": writes.PART,
+    "reads": reads.PART,
+}
 
 
 async def measured(place: Ground, parts: Sequence[str], seconds: float) -> dict[str, Any]:

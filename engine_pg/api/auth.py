@@ -11,12 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine_pg.api.accounts import tokens
 from engine_pg.api.accounts.login import login
+from engine_pg.api.accounts.replicated import bearer
 from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.edge.paths import API
 from engine_pg.api.services import Services
-from engine_pg.errors import Unauthorized
+from engine_pg.errors import DatabaseAway, Unauthorized
+from engine_pg.replica.reading import Reading
 
 IDENTITY: Final = "engine.identity"
+READING: Final = "engine.reading"
+READING_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _PROTECTED: Final = (API, "/api/v1")
 
 
@@ -35,24 +39,25 @@ def _name_and_password(credentials: str) -> tuple[str, str]:
     return name, password
 
 
-async def _bearer(services: Services, token: str) -> Identity:
-    async with services.db.read() as tx:
-        found = await tokens.find(tx, token)
+async def _bearer(services: Services, reading: Reading, token: str) -> Identity:
+    found = bearer(reading.view, token, services.reads.replica.moment())
+    if found is None and reading.stale_s is not None:
+        raise DatabaseAway("no writable PostgreSQL answers: the token may be a new one")
     if found is None:
         raise Unauthorized("The token is unknown or has expired")
     identity, unseen = found
-    if unseen:
+    if unseen and reading.stale_s is None:
         async with services.db.write() as tx:
             await tokens.used(tx, token, services.settings.now.token_lifetime_s)
     return identity
 
 
-async def identified(services: Services, authorization: str) -> Identity:
+async def identified(services: Services, reading: Reading, authorization: str) -> Identity:
     """Return who sent an Authorization header, or raise Unauthorized."""
     scheme, _, credentials = authorization.strip().partition(" ")
     credentials = credentials.strip()
     if scheme.lower() == "bearer" and credentials:
-        return await _bearer(services, credentials)
+        return await _bearer(services, reading, credentials)
     if scheme.lower() == "basic":
         return await login(services, *_name_and_password(credentials))
     raise Unauthorized("Credentials are needed")
@@ -68,6 +73,8 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for somebody we know."""
         if scope["type"] == "http" and is_protected(scope["path"]):
+            old_ok = scope["method"] in READING_METHODS
+            reading = scope[READING] = await self._services.reads.take(old_ok=old_ok)
             authorization = Headers(scope=scope).get("authorization", "")
-            scope[IDENTITY] = await identified(self._services, authorization)
+            scope[IDENTITY] = await identified(self._services, reading, authorization)
         await self._app(scope, receive, send)

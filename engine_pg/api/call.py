@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,19 +12,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine_pg.api.accounts.tokens import Identity
-from engine_pg.api.auth import IDENTITY
+from engine_pg.api.auth import IDENTITY, READING, READING_METHODS
 from engine_pg.api.edge import correlation
 from engine_pg.api.edge.paths import BASE
 from engine_pg.api.services import Services
 from engine_pg.api.wire import media
 from engine_pg.api.wire.document import Document
 from engine_pg.api.wire.kinds import uuid
+from engine_pg.api.wire.shape import Shape
 from engine_pg.commands.rows import Submission
 from engine_pg.errors import Invalid, NotFound
 from engine_pg.ids import derived_id, new_id
+from engine_pg.replica.reading import Reading
+from engine_pg.replica.view import View
 
 _KEY_LIMIT: Final = 255
 _LONG: Final = 200
+STALENESS: Final = "Engine-Staleness"
+"""The header of an answer that may be out of date: by how many seconds at most."""
 
 
 class Call:
@@ -35,6 +41,17 @@ class Call:
         self.base: Final[str] = request.scope[BASE]
         self.identity: Final[Identity] = request.scope[IDENTITY]
         self.correlation_id: Final[str] = request.scope[correlation.KEY]
+        self.reading: Reading = request.scope[READING]
+
+    @property
+    def view(self) -> View:
+        """What the request is answered from: all that was committed before it came."""
+        return self.reading.view
+
+    async def read_again(self) -> View:
+        """Return all that was committed before now, e.g. by the request itself."""
+        self.reading = await self.services.reads.take(old_ok=self.request.method in READING_METHODS)
+        return self.reading.view
 
     def id_of(self, name: str = "id") -> UUID:
         """Return an identity out of the path; what is none names nothing."""
@@ -74,7 +91,7 @@ class Call:
         headers: dict[str, str] | None = None,
     ) -> Response:
         """Return a document as the client wants it."""
-        return media.answer(self.request, name, document, status, headers)
+        return media.answer(self.request, name, document, status, self._aged(headers))
 
     async def answer_all(self, many: str, one: str, documents: list[Document]) -> Response:
         """Return a collection; a long one is written in a thread, or no heart would beat here."""
@@ -82,6 +99,16 @@ class Call:
         if len(documents) < _LONG:
             return self.answer(many, collection)
         return await asyncio.to_thread(self.answer, many, collection)
+
+    async def answer_rows(self, shape: Shape, path: str, rows: Sequence[object]) -> Response:
+        """Return a collection of rows, each encoded once for all requests."""
+        as_json = media.asks_json(self.request)
+        fragments = await self.services.fragments.of(
+            shape, rows, path=path, base=self.base, as_json=as_json
+        )
+        return media.answer_collection(
+            self.request, shape.many, shape.one, fragments, self._aged(None)
+        )
 
     async def submission(
         self, command: str, subject_id: UUID | None, params: dict[str, Any]
@@ -99,6 +126,13 @@ class Call:
             correlation_id=self.correlation_id,
             command_id=command_id,
         )
+
+    def _aged(self, headers: dict[str, str] | None) -> dict[str, str] | None:
+        """Add how old an answer is that the database could not be asked about."""
+        stale_s = self.reading.stale_s
+        if stale_s is None:
+            return headers
+        return {**(headers or {}), "Age": f"{stale_s:.0f}", STALENESS: f"{stale_s:.3f}"}
 
     async def _command_id(self) -> UUID:
         key = self.request.headers.get("idempotency-key")

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine_pg.api import measured
 from engine_pg.api.metrics import Sample, exposition
+from engine_pg.api.replicated import of_replica
 from engine_pg.api.services import Services
 from engine_pg.cluster import looks
 from engine_pg.errors import EngineError
@@ -22,11 +23,15 @@ async def healthz(request: Request) -> Response:  # noqa: ARG001  # lives, whoev
 
 
 async def readyz(request: Request) -> Response:
-    """Answer whether this node may be sent requests, and why not."""
+    """Answer whether this node may be sent requests, and why not.
+
+    A degraded one still answers reads, and says how old they are.
+    """
     services: Services = request.app.state.services
     reasons = list(services.ready())
-    body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
-    return JSONResponse(body, 503 if reasons else 200)
+    degraded = list(services.degraded())
+    status = "not ready" if reasons else "degraded" if degraded else "ready"
+    return JSONResponse({"status": status, "reasons": reasons + degraded}, 503 if reasons else 200)
 
 
 async def metrics(request: Request) -> Response:
@@ -34,6 +39,7 @@ async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
     own = measured.of_node(services.measures, services.standing(), streams=services.tail.streams)
     lines = [*services.metrics.lines(), *own]
+    lines += of_replica(services.reads.replica)
     try:
         async with services.db.read() as tx:
             records = await tx.all(measured.CLUSTER)

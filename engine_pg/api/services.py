@@ -8,12 +8,15 @@ from typing import Literal, Protocol
 
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.changes.tail import Tail
+from engine_pg.api.fragments import Fragments
 from engine_pg.api.metrics import Metrics
 from engine_pg.cluster.measures import Measures, Standing
 from engine_pg.cluster.waits import Request
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
 
 Until = Literal["accepted", "final"]
 
@@ -30,8 +33,9 @@ class Commands(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The collaborators of the API; `ready` returns the reasons why the node is not.
+    """The collaborators of the API.
 
+    `ready` returns the reasons why the node is not, `degraded` why it can answer reads only;
     `standing` is of the node's present member, `waiting` its requests that have no ticket yet.
     """
 
@@ -39,9 +43,13 @@ class Services:
     commands: Commands
     settings: LiveSettings
     tail: Tail
+    reads: Reads
+    numbering: Numbering
     ready: Callable[[], Sequence[str]] = tuple
+    degraded: Callable[[], Sequence[str]] = tuple
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)
     measures: Measures = field(default_factory=Measures)
+    fragments: Fragments = field(default_factory=Fragments)
     standing: Callable[[], Standing | None] = lambda: None
     waiting: Callable[[], Sequence[Request]] = tuple

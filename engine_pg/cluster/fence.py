@@ -11,7 +11,7 @@ Does not promise: anything about effects outside of PostgreSQL. Those carry the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, cast
@@ -26,7 +26,7 @@ from engine_pg.cluster.locks import Grant
 from engine_pg.cluster.members import gate_of
 from engine_pg.cluster.session import LockSession
 from engine_pg.db.database import Database
-from engine_pg.db.tx import Connection, Query, Record, Tx
+from engine_pg.db.tx import Connection, Record, Tx
 from engine_pg.db.wire import bounded
 from engine_pg.errors import EngineError, Invalid, MemberEnded, OutcomeUnknown
 from engine_pg.ids import hash32
@@ -60,16 +60,8 @@ class FencedTx(Tx):
 
     def __init__(self, connection: Connection, *, bound_s: float) -> None:
         super().__init__(connection, bound_s=bound_s)
-        self._last: list[tuple[Query, Record]] = []
-
-    def at_end(self, query: Query, params: Record) -> None:
-        """Run a statement after all others, before the commit: for what serializes commits."""
-        self._last.append((query, params))
-
-    async def finish(self) -> None:
-        """Run what was kept for the end."""
-        for query, params in self._last:
-            await self.run(query, params)
+        self.rings: Final[set[str]] = set()
+        """Doorbells to ring after the commit."""
 
 
 class Fencing:
@@ -78,8 +70,16 @@ class Fencing:
     `schema` qualifies its one call on the sessions of `db`, when their search path is another's.
     """
 
-    def __init__(self, db: Database, session: LockSession, *, schema: str | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        session: LockSession,
+        *,
+        schema: str | None = None,
+        ring: Callable[..., None] | None = None,
+    ) -> None:
         self._db = db
+        self._ring = ring
         self._session = session
         self._enter: LiteralString = ENTER if schema is None else _qualified(schema)
 
@@ -96,11 +96,12 @@ class Fencing:
             async with self._db.write((self._enter, self._params(fence))) as tx:
                 fenced = FencedTx(tx.connection, bound_s=self._session.ttl_s)
                 yield fenced
-                await fenced.finish()
                 self._session.check()
         except OutcomeUnknown:
             await self._drain()
             raise
+        if fenced.rings and self._ring is not None:
+            self._ring(*fenced.rings)
 
     async def enter(self, connection: psycopg.AsyncConnection[Any], fence: Fence) -> None:
         """Fence a transaction of somebody else's; its first statement, in READ COMMITTED."""

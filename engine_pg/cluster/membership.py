@@ -86,7 +86,7 @@ class Membership:
         )
         self.locks = Locks(self.session, clock=clock)
         self.claims = Claims(self.session, self.locks)
-        self.fencing = Fencing(db, self.session)
+        self.fencing = Fencing(db, self.session, ring=bells.ring)
         self.leaders = Leaders(self.session, ring=lambda: bells.ring(MEMBERS), clock=clock)
         self.view = View(clock=clock)
         self._db = db

@@ -138,7 +138,7 @@ class Journal:
             await tx.run(END, params)
             event = self._definition.event(self._run, error)
             if event is not None:
-                append_event(tx, event)
+                await append_event(tx, event)
 
     async def _finish(self, tx: FencedTx, number: int, step: Step, outcome: Record) -> None:
         await tx.run(FINISH_STEP, self._row(number, step) | {"outcome": Jsonb(outcome)})

@@ -7,7 +7,7 @@ whatever was written past them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -52,6 +52,22 @@ class ClusterSettings(BaseModel):
     )
     auth_failures_per_minute: int = Field(
         default=30, ge=1, le=100_000, description="Failed logins accepted per minute and user"
+    )
+    read_policy: Literal["fresh", "bounded", "strict"] = Field(
+        default="fresh",
+        description="Reads without the database: as old as it is, at most so old, or refused",
+    )
+    read_staleness_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=_DAY_S,
+        description="Oldest answer to a read under the policy bounded",
+    )
+    read_wait_s: float = Field(
+        default=2.0,
+        ge=0.01,
+        le=60,
+        description="Longest wait of a read for the database to confirm it",
     )
     streams_per_node: int = Field(
         default=100, ge=0, le=10_000, description="Streams of changes that a node serves at once"

@@ -37,6 +37,11 @@ def table_of(kind: type[Any]) -> Table:
     return _TABLES[kind]
 
 
+def noun_of(kind: type[Any]) -> str:
+    """Return what people call a kind of row."""
+    return _NOUNS[kind]
+
+
 def key_of(kind: type[Any]) -> ColumnElement[Any]:
     """Return the primary key column of a kind of row."""
     return next(iter(_TABLES[kind].primary_key.columns))

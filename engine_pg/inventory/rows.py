@@ -94,6 +94,19 @@ class Vm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostStatistics:
+    """What a host last told about itself; `failures` looks in a row have failed since."""
+
+    host_id: UUID
+    cpu_percent: float = 0.0
+    memory_free_bytes: int = 0
+    vm_active: int = 0
+    vm_count: int = 0
+    failures: int = 0
+    seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened, for people and pollers; `event_id` rises."""
 

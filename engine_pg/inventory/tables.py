@@ -22,6 +22,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import SchemaItem
 
 NAMING: Final = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -155,31 +156,45 @@ vm: Final = Table(
     Index("vm_host_id_idx", "host_id", postgresql_where=text("host_id is not null")),
 )
 
-# Names stand beside ids: an event tells about things that may be gone.
+
+def _told() -> list[SchemaItem]:
+    """Return what an event tells; names stand beside ids, for things that may be gone."""
+    severities = ", ".join(f"'{severity}'" for severity in SEVERITIES)
+    now = text("clock_timestamp()")
+    return [
+        Column("code", Integer, nullable=False),
+        Column("severity", Text, nullable=False, server_default=text("'normal'")),
+        Column("at", DateTime(timezone=True), nullable=False, server_default=now),
+        Column("description", Text, nullable=False),
+        Column("correlation_id", Text, nullable=False, server_default=text("''")),
+        Column("origin", Text, nullable=False, server_default=text("'engine_pg'")),
+        Column("custom_id", Integer, nullable=False, server_default=text("-1")),
+        Column("user_name", Text, nullable=False, server_default=text("''")),
+        Column("command_id", Uuid),
+        Column("data_center_id", Uuid),
+        Column("data_center_name", Text),
+        Column("cluster_id", Uuid),
+        Column("cluster_name", Text),
+        Column("host_id", Uuid),
+        Column("host_name", Text),
+        Column("vm_id", Uuid),
+        Column("vm_name", Text),
+        CheckConstraint(f"severity in ({severities})", name="severity"),
+    ]
+
+
+event_inbox: Final = Table(
+    "event_inbox",
+    metadata,
+    Column("inbox_id", BigInteger, Identity(always=True), primary_key=True),
+    *_told(),
+)
+
 event: Final = Table(
     "event",
     metadata,
     Column("event_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("code", Integer, nullable=False),
-    Column("severity", Text, nullable=False, server_default=text("'normal'")),
-    Column("at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
-    Column("description", Text, nullable=False),
-    Column("correlation_id", Text, nullable=False, server_default=text("''")),
-    Column("origin", Text, nullable=False, server_default=text("'engine_pg'")),
-    Column("custom_id", Integer, nullable=False, server_default=text("-1")),
-    Column("user_name", Text, nullable=False, server_default=text("''")),
-    Column("command_id", Uuid),
-    Column("data_center_id", Uuid),
-    Column("data_center_name", Text),
-    Column("cluster_id", Uuid),
-    Column("cluster_name", Text),
-    Column("host_id", Uuid),
-    Column("host_name", Text),
-    Column("vm_id", Uuid),
-    Column("vm_name", Text),
-    CheckConstraint(
-        "severity in ({})".format(", ".join(f"'{s}'" for s in SEVERITIES)), name="severity"
-    ),
+    *_told(),
     Index(
         "event_correlation_id_idx", "correlation_id", postgresql_where=text("correlation_id <> ''")
     ),

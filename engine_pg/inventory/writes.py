@@ -14,15 +14,13 @@ from engine_pg.cluster.fence import FencedTx
 from engine_pg.db.faults import Duplicate
 from engine_pg.errors import Conflict, NotFound
 from engine_pg.inventory import tables
+from engine_pg.inventory.numbering import EVENTS
 from engine_pg.inventory.reads import key_of, table_of
 from engine_pg.inventory.rows import Cluster, DataCenter, Host, Vm
 
 Row = DataCenter | Cluster | Host | Vm
 
 _DATABASE_SETS: Final = frozenset({"version", "created_at"})
-
-EVENT_TURN: Final = "select pg_advisory_xact_lock(7005, 0)"
-"""Events get their ids one commit after the other: who polls from the last id misses none."""
 
 
 async def insert_row(tx: FencedTx, row: Row) -> None:
@@ -81,8 +79,8 @@ class NewEvent:
     vm_name: str | None = None
 
 
-def append_event(tx: FencedTx, event: NewEvent) -> None:
-    """Append an event with the transaction's commit."""
+async def append_event(tx: FencedTx, event: NewEvent) -> None:
+    """Append an event with the transaction's commit; it gets its number afterwards."""
     values = {f.name: getattr(event, f.name) for f in fields(event)}
-    tx.at_end(EVENT_TURN, {})
-    tx.at_end(insert(tables.event).values(values), {})
+    await tx.run(insert(tables.event_inbox).values(values))
+    tx.rings.add(EVENTS)

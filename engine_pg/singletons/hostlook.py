@@ -123,7 +123,7 @@ class HostLook:
                 and await monitoring.set_host_status(tx, host, "non_responsive", str(error)[:500])
             ):
                 await monitoring.set_vms_unknown(tx, host.host_id)
-                append_event(tx, _about(host, 9008, "alert", "does not respond"))
+                await append_event(tx, _about(host, 9008, "alert", "does not respond"))
 
     async def _write(
         self, host: Host, changed: list[tuple[Vm, str]], statistics: HostStats, *, back: bool
@@ -133,7 +133,7 @@ class HostLook:
             for vm, status in changed:
                 await monitoring.set_vm_status(tx, vm, status)
             if back and await monitoring.set_host_status(tx, host, "up"):
-                append_event(tx, _about(host, 13, "normal", "is up"))
+                await append_event(tx, _about(host, 13, "normal", "is up"))
         self._statistics = statistics
         self._written_at = boottime()
 

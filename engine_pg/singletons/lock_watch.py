@@ -26,7 +26,9 @@ _PERIOD_S: Final = 10.0
 _CALM_SHARE: Final = 0.4  # below the alarm's half: no event for each lock around it
 
 LAST: Final = """
-select code from event where code in (9101, 9102) order by event_id desc limit 1
+select code from (select code, at from event where code in (9101, 9102)
+                  union all select code, at from event_inbox where code in (9101, 9102)) as told
+ order by at desc limit 1
 """
 
 
@@ -58,7 +60,7 @@ class LockWatch:
 
     async def _tell(self, leadership: Leadership, event: NewEvent) -> None:
         async with self._fencing.tx(leadership.fence) as tx:
-            append_event(tx, event)
+            await append_event(tx, event)
 
 
 def alarm_of(table: LockTable) -> NewEvent:

@@ -212,9 +212,7 @@ async def open_arena(
         if nodes:
             os.environ["ENGINE_DATABASE_URL"] = arena.url(CONDUCTOR)
             state = StateFolder(folder / "state")
-            options = Options(
-                nodes=nodes, base_port=first, settings={"host_inflight_bound_s": 2}
-            )
+            options = Options(nodes=nodes, base_port=first, settings={"host_inflight_bound_s": 2})
             arena.stack = await exits.enter_async_context(Nodes(state, options, tell, arena))
         try:
             yield arena

@@ -18,6 +18,7 @@ from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.app import create_app
 from engine_pg.api.changes.tail import Tail
+from engine_pg.api.replicated import TABLES
 from engine_pg.api.services import Services
 from engine_pg.cluster.feed import Feed
 from engine_pg.commands import store
@@ -26,6 +27,10 @@ from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.ids import new_id
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
+from engine_pg.replica.replica import Replica
+from engine_pg.supervisor import Background
 
 API = "/ovirt-engine/api"
 TOKEN = "/ovirt-engine/sso/oauth/token"
@@ -99,17 +104,26 @@ async def serving(
 ) -> AsyncGenerator[Api]:
     """Serve a database; the client has not logged in. `wired`: more services."""
     commands, reasons = RecordedCommands(db), []
+    bells = Doorbells(db.url)
+    replica = Replica(Feed(db, bells), bells, TABLES)
+    live = LiveSettings.of(**settings)
     services = Services(
         db=db,
         commands=commands,
-        settings=LiveSettings.of(**settings),
-        tail=Tail(Feed(db, Doorbells(db.url))),
+        settings=live,
+        tail=Tail(Feed(db, bells)),
+        reads=Reads(replica, live),
+        numbering=Numbering(db, bells),
         passwords=Passwords(FAST),
         ready=lambda: reasons,
         **(wired or {}),
     )
     transport = httpx.ASGITransport(create_app(services))
-    async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+    async with (
+        Background() as background,
+        httpx.AsyncClient(transport=transport, base_url="http://node") as client,
+    ):
+        background.start(replica.run(), name="replica")
         yield Api(client, db, commands, reasons)
 
 

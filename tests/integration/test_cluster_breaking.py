@@ -99,7 +99,7 @@ def test_a_command_whose_lock_is_broken_is_over_and_the_audit_says_why(database_
             assert (await eventually(over))[0] == {"state": "unknown", "error_kind": "LockBroken"}
             await breaking
             events = await b.rows(
-                "select description, user_name from event where command_id = %(c)s", c=command
+                "select description, user_name from event_inbox where command_id = %(c)s", c=command
             )
             assert events[0]["user_name"] == "admin@internal"
             assert "test/command's" in events[0]["description"]

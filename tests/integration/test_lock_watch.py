@@ -8,7 +8,9 @@ from engine_pg.cluster import looks
 from engine_pg.cluster.looks import LockTable
 from engine_pg.singletons.lock_watch import ALARM, CALM, NAME, LockWatch
 
-TOLD = "select code, severity, description from event where code in (9101, 9102) order by event_id"
+TOLD = """
+select code, severity, description from event_inbox where code in (9101, 9102) order by inbox_id
+"""
 
 
 def watched(one: TestNode) -> LockWatch:

@@ -22,11 +22,6 @@ SWEEP: Final = """
 delete from api_token where token_hash in (
   select token_hash from api_token where expires_at < now() limit 100 for update skip locked)
 """
-FIND: Final = """
-select u.user_id, u.name, t.last_used_at < now() - interval '1 min' as unseen
-  from api_token t join app_user u using (user_id)
- where t.token_hash = %(token_hash)s and t.expires_at > now() and u.enabled
-"""
 USED: Final = """
 update api_token set last_used_at = now(), expires_at = now() + %(lifetime_s)s * interval '1 s'
  where token_hash = %(token_hash)s and last_used_at < now() - interval '1 min'
@@ -57,14 +52,6 @@ async def issue(tx: Tx, user_id: UUID, lifetime_s: float) -> tuple[str, datetime
     assert record is not None
     await tx.run(SWEEP)
     return token, record["expires_at"]
-
-
-async def find(tx: Tx, token: str) -> tuple[Identity, bool] | None:
-    """Return whose token it is, and whether its use was last noted over a minute ago."""
-    record = await tx.first(FIND, {"token_hash": hashed(token)})
-    if record is None:
-        return None
-    return Identity(record["user_id"], record["name"]), record["unseen"]
 
 
 async def used(tx: Tx, token: str, lifetime_s: float) -> None:

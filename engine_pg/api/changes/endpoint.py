@@ -149,7 +149,8 @@ class EventStream(Response):
             return True
         self._known_at = boottime()
         try:
-            await identified(self._services, self._authorization)
+            reading = await self._services.reads.take()
+            await identified(self._services, reading, self._authorization)
         except Unauthorized:
             return False
         except EngineError as error:  # the database is away: nobody can be asked

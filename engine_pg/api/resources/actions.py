@@ -16,12 +16,11 @@ from engine_pg.api.wire.kinds import BOOLEAN, STRING, Reference, many, ref
 from engine_pg.api.wire.shape import Shape, accepted
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.errors import OutcomeUnknown
-from engine_pg.inventory import reads
 from engine_pg.inventory.reads import N
 from engine_pg.inventory.rows import Host
 
 _HOSTS: Final = many("host", ref("hosts"))
-_HOST: Final = lookups.of(Host)
+_HOST: Final = lookups.of(Host, "host_id")
 ACTION: Final = Shape(
     "action",
     "actions",
@@ -67,8 +66,7 @@ def action(
         call = Call(request)
         id_ = call.id_of()
         given = await params(call, await call.body("action"))
-        async with call.services.db.read() as tx:
-            row = await reads.get(tx, kind, id_)
+        row = lookups.there(call.view, kind, id_)
         submission = await call.submission(command, id_, given | {"name": row.name})
         view = await performed(call, submission, until)
         document = {
@@ -99,5 +97,4 @@ async def placement(call: Call, document: Document) -> dict[str, Any]:
     host: Reference | None = form.get("host") or next(iter(wanted), None)
     if host is None:
         return {}
-    async with call.services.db.read() as tx:
-        return {"host_id": str(await _HOST(tx, host))}
+    return {"host_id": str(_HOST(call.view, host))}

@@ -17,5 +17,5 @@ CLUSTERS: Final = Resource(
     shape=CLUSTER,
     searchable=SEARCHABLE,
     mandatory=("name", "data_center"),
-    lookups={"data_center_id": lookups.of(DataCenter)},
+    lookups={"data_center_id": lookups.of(DataCenter, "data_center_id")},
 )

@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func
-
 from engine_pg.api.resources.resource import Part, Resource
 from engine_pg.api.search.inventory import DATA_CENTERS as SEARCHABLE
 from engine_pg.api.types.cluster import CLUSTER
 from engine_pg.api.types.data_center import DATA_CENTER
 from engine_pg.api.wire.document import Document
-from engine_pg.db.tx import Tx
-from engine_pg.inventory import reads, tables
 from engine_pg.inventory.rows import Cluster, DataCenter
+from engine_pg.replica.view import View
 
 
-async def clusters_of(tx: Tx, base: str, ids: Sequence[UUID]) -> Mapping[UUID, list[Document]]:
+def clusters_of(view: View, base: str, ids: Sequence[UUID]) -> Mapping[UUID, list[Document]]:
     """Return the clusters of data centers."""
-    table = tables.cluster
-    where = table.c.data_center_id.in_(list(ids))
-    found: dict[UUID, list[Document]] = {}
-    for row in await reads.listed(tx, Cluster, where, order=[func.lower(table.c.name)]):
-        document = CLUSTER.document(row, base, "clusters")
-        found.setdefault(row.data_center_id, []).append(document)
-    return found
+    clusters = view.of(Cluster)
+    return {
+        id_: [
+            CLUSTER.document(row, base, "clusters")
+            for row in sorted(
+                clusters.by("data_center_id", id_), key=lambda row: (row.name.lower(), row.name)
+            )
+        ]
+        for id_ in ids
+    }
 
 
 DATA_CENTERS: Final = Resource(

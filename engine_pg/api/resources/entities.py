@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from typing import Any, Final, Generic
 from uuid import UUID
 
@@ -11,19 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine_pg.api.call import Call
-from engine_pg.api.follow import followed
+from engine_pg.api.follow import answered, followed
+from engine_pg.api.resources import lookups
 from engine_pg.api.resources.actions import concluded
 from engine_pg.api.resources.resource import N, Resource
 from engine_pg.api.search.conditions import listing
 from engine_pg.api.types.empty import element_of, is_part
 from engine_pg.api.wire.document import Document
 from engine_pg.api.wire.shape import Form
-from engine_pg.db.tx import Tx
 from engine_pg.errors import Conflict, Invalid, NotFound
-from engine_pg.inventory import reads
 
 LIST_LIMIT: Final = 10_000
-_BREATH: Final = 100
 
 
 class Entities(Generic[N]):
@@ -42,36 +38,27 @@ class Entities(Generic[N]):
             limit=call.number("max"),
             bound=LIST_LIMIT,
         )
-        async with call.services.db.read() as tx:
-            rows = await reads.listed(
-                tx,
-                self.resource.kind,
-                found.where,
-                order=found.order,
-                limit=found.limit,
-                offset=found.offset,
-            )
-            documents = await self._documents(call, tx, rows)
-        shape = self.resource.shape
-        return await call.answer_all(shape.many, shape.one, documents)
+        rows = await found.of(call.view)
+        return await answered(call, self.resource.shape, self.resource.path, rows)
 
     async def read(self, request: Request) -> Response:
         """Answer with one entity."""
         call = Call(request)
-        return call.answer(self.resource.shape.one, await self._document(call, call.id_of()))
+        return call.answer(self.resource.shape.one, self._document(call, call.id_of()))
 
     async def add(self, request: Request) -> Response:
         """Add an entity and answer with it."""
         call, shape = Call(request), self.resource.shape
         form = shape.form(await call.body(shape.one))
         shape.require(form, *self.resource.mandatory)
-        params = dict(self.resource.defaults) | await self._parameters(call, form)
+        params = dict(self.resource.defaults) | self._parameters(call, form)
         params |= {
             name: call.flag(name, default=default) for name, default in self.resource.flags.items()
         }
         submission = await call.submission(f"add_{self.resource.subject}", None, params)
         await concluded(call, submission, self.resource.add_until)
-        document = await self._document(call, submission.subject_id)
+        await call.read_again()
+        document = self._document(call, submission.subject_id)
         return call.answer(shape.one, document, 201, {"Location": document["href"]})
 
     async def update(self, request: Request) -> Response:
@@ -81,21 +68,20 @@ class Entities(Generic[N]):
         form = shape.form(await call.body(shape.one))
         if form.get("name") == "":
             raise Invalid(f"{shape.one.capitalize()}: element name is empty")
-        params = await self._parameters(call, form)
-        async with call.services.db.read() as tx:
-            row = await reads.get(tx, self.resource.kind, id_)
+        params = self._parameters(call, form)
+        row = lookups.there(call.view, self.resource.kind, id_)
         self._check_unmoved(row, params)
         if params:
             submission = await call.submission(f"update_{self.resource.subject}", id_, params)
             await concluded(call, submission, "final")
-        return call.answer(shape.one, await self._document(call, id_))
+            await call.read_again()
+        return call.answer(shape.one, self._document(call, id_))
 
     async def remove(self, request: Request) -> Response:
         """Remove an entity."""
         call = Call(request)
         id_ = call.id_of()
-        async with call.services.db.read() as tx:
-            row = await reads.get(tx, self.resource.kind, id_)
+        row = lookups.there(call.view, self.resource.kind, id_)
         named = {"name": row.name}
         submission = await call.submission(f"remove_{self.resource.subject}", id_, named)
         await concluded(call, submission, "final")
@@ -104,39 +90,37 @@ class Entities(Generic[N]):
     async def part(self, request: Request) -> Response:
         """Answer with a collection below an entity."""
         call = Call(request)
-        many, one, documents = await self._part(call)
+        many, one, documents = self._part(call)
         return call.answer(many, {one: documents})
 
     async def part_member(self, request: Request) -> Response:
         """Answer with one member of a collection below an entity."""
         call = Call(request)
-        _, one, documents = await self._part(call)
+        _, one, documents = self._part(call)
         wanted = request.path_params["part_id"]
         document = next((d for d in documents if d["id"] == wanted), None)
         if document is None:
             raise NotFound("there is no such thing")
         return call.answer(one, document)
 
-    async def _part(self, call: Call) -> tuple[str, str, list[Document]]:
+    def _part(self, call: Call) -> tuple[str, str, list[Document]]:
         rel, id_ = call.request.path_params["part"], call.id_of()
         if not is_part(self.resource.path, rel, self.resource.shape.links):
             raise NotFound("there is no such collection")
-        async with call.services.db.read() as tx:
-            await reads.get(tx, self.resource.kind, id_)
-            part = self.resource.parts.get(rel)
-            if part is None:
-                return element_of(self.resource.path, rel), "", []
-            documents = (await part.load(tx, call.base, [id_])).get(id_, [])
-            await followed(call, tx, documents)
+        lookups.there(call.view, self.resource.kind, id_)
+        part = self.resource.parts.get(rel)
+        if part is None:
+            return element_of(self.resource.path, rel), "", []
+        documents = part.load(call.view, call.base, [id_]).get(id_, [])
+        followed(call, documents)
         return part.many, part.one, documents
 
-    async def _parameters(self, call: Call, form: Form) -> dict[str, Any]:
+    def _parameters(self, call: Call, form: Form) -> dict[str, Any]:
         """Return a form as a command's parameters, references looked up."""
         params = self.resource.shape.parameters(form)
-        async with call.services.db.read() as tx:
-            for key, lookup in self.resource.lookups.items():
-                if key in params:
-                    params[key] = str(await lookup(tx, params[key]))
+        for key, lookup in self.resource.lookups.items():
+            if key in params:
+                params[key] = str(lookup(call.view, params[key]))
         return params
 
     def _check_unmoved(self, row: N, params: dict[str, Any]) -> None:
@@ -145,17 +129,8 @@ class Entities(Generic[N]):
                 element = key.removesuffix("_id").replace("_", " ")
                 raise Conflict(f"{row.name} cannot be moved to another {element}")
 
-    async def _document(self, call: Call, id_: UUID) -> Document:
-        async with call.services.db.read() as tx:
-            row = await reads.get(tx, self.resource.kind, id_)
-            return (await self._documents(call, tx, [row]))[0]
-
-    async def _documents(self, call: Call, tx: Tx, rows: Sequence[N]) -> list[Document]:
-        shape, path = self.resource.shape, self.resource.path
-        documents: list[Document] = []
-        for number, row in enumerate(rows, 1):
-            documents.append(shape.document(row, call.base, path))
-            if number % _BREATH == 0:
-                await asyncio.sleep(0)  # a long list must not keep this node's heart from beating
-        await followed(call, tx, documents)
-        return documents
+    def _document(self, call: Call, id_: UUID) -> Document:
+        row = lookups.there(call.view, self.resource.kind, id_)
+        document = self.resource.shape.document(row, call.base, self.resource.path)
+        followed(call, [document])
+        return document

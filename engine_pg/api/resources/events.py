@@ -6,35 +6,57 @@ answer that is cut short would lose events.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import takewhile
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, func, literal, select, true
+from sqlalchemy import and_
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine_pg.api.call import Call
-from engine_pg.api.follow import followed
+from engine_pg.api.follow import answered
 from engine_pg.api.search.conditions import listing
 from engine_pg.api.search.inventory import EVENTS as SEARCHABLE
 from engine_pg.api.types.event import EVENT
-from engine_pg.db.tx import Tx
-from engine_pg.errors import NotFound
+from engine_pg.errors import NotFound, OutcomeUnknown, Unavailable
 from engine_pg.inventory import reads
 from engine_pg.inventory.rows import Event
 from engine_pg.inventory.tables import event
+from engine_pg.replica.inventory import EVENTS_KEPT
+from engine_pg.replica.view import View
 
 PATH: Final = "events"
 _LIMIT: Final = 10_000
 _MAX_ID: Final = (1 << 63) - 1
 
 
-async def _first(tx: Tx) -> Event:
+def _first(view: View) -> Event:
     """Return what stands for "nothing has happened yet": clients cannot do without any event."""
-    record = await tx.first(select(func.now().label("at")))
-    assert record is not None
-    return Event(
-        event_id=0, code=0, severity="normal", at=record["at"], description="No events yet."
-    )
+    return Event(event_id=0, code=0, severity="normal", at=view.at, description="No events yet.")
+
+
+async def _caught_up(call: Call) -> View:
+    """Return a view that has all events that were committed before the request came."""
+    with suppress(Unavailable, OutcomeUnknown):  # then there are those that have their numbers
+        if not call.services.reads.replica.away:
+            await call.services.numbering.caught_up()
+    return await call.read_again()
+
+
+async def _after(call: Call, view: View, after: int) -> list[Event]:
+    """Return the events after an index, the oldest first; first those that are in no replica.
+
+    Of these there may be more than a list has place for: then the rest is for the next request.
+    """
+    kept = view.of(Event)
+    later = list(takewhile(lambda each: each.event_id > after, kept))[::-1]
+    if len(kept) < EVENTS_KEPT or len(later) < len(kept):
+        return later
+    async with call.services.db.read() as tx:
+        between = and_(event.c.event_id > after, event.c.event_id < later[0].event_id)
+        older = await reads.listed(tx, Event, between, limit=_LIMIT)
+    return older if len(older) == _LIMIT else older + later
 
 
 async def listed(request: Request) -> Response:
@@ -48,21 +70,12 @@ async def listed(request: Request) -> Response:
         limit=call.number("max"),
         bound=_LIMIT,
     )
-    where: ColumnElement[bool] = true() if found.where is None else found.where
-    order = found.order
-    if after is not None:
-        where = and_(where, event.c.event_id > literal(after))
-        if order is SEARCHABLE.order:
-            order = (event.c.event_id.asc(),)
-    async with call.services.db.read() as tx:
-        rows = await reads.listed(
-            tx, Event, where, order=order, limit=found.limit, offset=found.offset
-        )
-        if not rows and found.limit and found.where is None and not after and not found.offset:
-            rows = [await _first(tx)]
-        documents = [EVENT.document(row, call.base, PATH) for row in rows]
-        await followed(call, tx, documents)
-    return await call.answer_all("events", "event", documents)
+    view = await _caught_up(call)
+    rows = await found.of(view, None if after is None else await _after(call, view, after))
+    where = found.search.where
+    if not rows and found.limit and where is None and not after and not found.offset:
+        rows = [_first(view)]
+    return await answered(call, EVENT, PATH, rows)
 
 
 async def read(request: Request) -> Response:
@@ -71,6 +84,8 @@ async def read(request: Request) -> Response:
     text: str = request.path_params["id"]
     if not (text.isascii() and text.isdecimal() and int(text[:20]) <= _MAX_ID):
         raise NotFound("there is no such event")
-    async with call.services.db.read() as tx:
-        row = await _first(tx) if int(text) == 0 else await reads.get(tx, Event, int(text))
+    row = _first(call.view) if int(text) == 0 else call.view.of(Event).get(int(text))
+    if row is None:  # one of long ago, perhaps
+        async with call.services.db.read() as tx:
+            row = await reads.get(tx, Event, int(text))
     return call.answer("event", EVENT.document(row, call.base, PATH))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -11,9 +11,8 @@ from engine_pg.api.resources.lookups import Lookup
 from engine_pg.api.search.conditions import Searchable
 from engine_pg.api.wire.document import Document
 from engine_pg.api.wire.shape import Shape
-from engine_pg.db.tx import Tx
-from engine_pg.inventory import reads
 from engine_pg.inventory.rows import Cluster, DataCenter, Host, Vm
+from engine_pg.replica.view import View
 
 N = TypeVar("N", DataCenter, Cluster, Host, Vm)
 
@@ -22,12 +21,12 @@ N = TypeVar("N", DataCenter, Cluster, Host, Vm)
 class Part:
     """A collection below an entity, e.g. the statistics of a host.
 
-    `load` takes the base of hrefs and the owners' ids, and returns the documents by owner.
+    `load` takes a view, the base of hrefs and the owners' ids, and returns the documents by owner.
     """
 
     many: str
     one: str
-    load: Callable[[Tx, str, Sequence[UUID]], Awaitable[Mapping[UUID, list[Document]]]]
+    load: Callable[[View, str, Sequence[UUID]], Mapping[UUID, list[Document]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ class Resource(Generic[N]):
     path: str
     subject: str
     shape: Shape
-    searchable: Searchable
+    searchable: Searchable[N]
     mandatory: Sequence[str]
     add_until: Literal["accepted", "final"] = "final"
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -51,10 +50,11 @@ class Resource(Generic[N]):
     flags: Mapping[str, bool] = field(default_factory=dict[str, bool])
     parts: Mapping[str, Part] = field(default_factory=dict[str, Part])
 
-    async def documents(self, tx: Tx, base: str, ids: Sequence[UUID]) -> Mapping[UUID, Document]:
+    def documents(self, view: View, base: str, ids: Sequence[UUID]) -> Mapping[UUID, Document]:
         """Return the documents of the entities with these ids, as far as they exist."""
-        rows = await reads.by_ids(tx, self.kind, ids)
+        rows = view.of(self.kind)
         return {
-            getattr(row, self.shape.id_column): self.shape.document(row, base, self.path)
-            for row in rows
+            id_: self.shape.document(row, base, self.path)
+            for id_ in ids
+            if (row := rows.get(id_)) is not None
         }

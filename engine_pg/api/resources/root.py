@@ -7,18 +7,13 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine_pg.api.accounts.replicated import Account, logged_in
 from engine_pg.api.call import Call
 from engine_pg.api.types.defaults import PRODUCT_VERSION
 from engine_pg.api.wire.document import Document, reference
 from engine_pg.ids import BLANK_TEMPLATE_ID
+from engine_pg.inventory.rows import Host, Vm
 
-SUMMARY: Final = """
-select now() as at,
-  (select count(*) from host) as hosts, (select count(*) from host where status = 'up') as hosts_up,
-  (select count(*) from vm) as vms, (select count(*) from vm where host_id is not null) as vms_up,
-  (select count(*) from app_user) as users,
-  (select count(distinct user_id) from api_token where expires_at > now()) as users_active
-"""
 _LINKS: Final = (
     "clusters", "datacenters", "events", "hosts", "jobs", "macpools", "schedulingpolicies",
     "templates", "users", "vms",
@@ -32,9 +27,8 @@ def _counted(active: int, total: int) -> Document:
 async def read(request: Request) -> Response:
     """Answer with the entry point."""
     call = Call(request)
-    async with call.services.db.read() as tx:
-        counts = await tx.first(SUMMARY)
-    assert counts is not None
+    hosts, vms, users = call.view.of(Host), call.view.of(Vm), call.view.of(Account)
+    now = call.services.reads.replica.moment()
     blank = reference(call.base, "templates", BLANK_TEMPLATE_ID)
     user = reference(call.base, "users", call.identity.user_id)
     document: Document = {
@@ -45,12 +39,12 @@ async def read(request: Request) -> Response:
         },
         "special_objects": {"blank_template": blank},
         "summary": {
-            "hosts": _counted(counts["hosts_up"], counts["hosts"]),
+            "hosts": _counted(hosts.count("status", "up"), len(hosts)),
             "storage_domains": _counted(0, 0),
-            "users": _counted(counts["users_active"], counts["users"]),
-            "vms": _counted(counts["vms_up"], counts["vms"]),
+            "users": _counted(logged_in(call.view, now), len(users)),
+            "vms": _counted(sum(vms.counts("host_id").values()), len(vms)),
         },
-        "time": counts["at"],
+        "time": now,
         "authenticated_user": user,
         "effective_user": user,
         "link": [{"rel": rel, "href": f"{call.base}/{rel}"} for rel in _LINKS],

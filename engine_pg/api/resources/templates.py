@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,12 +37,8 @@ async def listed(request: Request) -> Response:
     found = listing(
         SEARCHABLE, call.text("search"), exact_case=exact_case, limit=call.number("max"), bound=100
     )
-    query = select(SEARCHABLE.table).order_by(*found.order).limit(found.limit).offset(found.offset)
-    if found.where is not None:
-        query = query.where(found.where)
-    async with call.services.db.read() as tx:
-        documents = [document(call.base) for _ in await tx.all(query)]
-        await followed(call, tx, documents)
+    documents = [document(call.base) for _ in await found.of(call.view)]
+    followed(call, documents)
     return call.answer("templates", {"template": documents})
 
 
@@ -51,8 +46,7 @@ async def read(request: Request) -> Response:
     """Answer with Blank."""
     call = Call(request)
     blank = _blank(call)
-    async with call.services.db.read() as tx:
-        await followed(call, tx, [blank])
+    followed(call, [blank])
     return call.answer("template", blank)
 
 

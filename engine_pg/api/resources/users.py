@@ -5,14 +5,13 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine_pg.api.accounts import users
-from engine_pg.api.accounts.users import User
+from engine_pg.api.accounts.replicated import Account
 from engine_pg.api.call import Call
 from engine_pg.api.wire.document import Document, reference
 from engine_pg.errors import NotFound
 
 
-def document(user: User, base: str) -> Document:
+def document(user: Account, base: str) -> Document:
     """Return a user."""
     name, _, domain = user.name.partition("@")
     return reference(base, "users", user.user_id, name) | {
@@ -27,8 +26,7 @@ def document(user: User, base: str) -> Document:
 async def listed(request: Request) -> Response:
     """Answer with all users."""
     call = Call(request)
-    async with call.services.db.read() as tx:
-        documents = [document(user, call.base) for user in await users.listed(tx)]
+    documents = [document(user, call.base) for user in call.view.of(Account)]
     return call.answer("users", {"user": documents})
 
 
@@ -37,8 +35,7 @@ async def read(request: Request) -> Response:
     call = Call(request)
     me = request.path_params["id"] == "me"
     id_ = call.identity.user_id if me else call.id_of()
-    async with call.services.db.read() as tx:
-        found = next((user for user in await users.listed(tx) if user.user_id == id_), None)
+    found = call.view.of(Account).get(id_)
     if found is None:
         raise NotFound("there is no such user")
     return call.answer("user", document(found, call.base))

@@ -13,12 +13,11 @@ from engine_pg.api.search.inventory import VMS as SEARCHABLE
 from engine_pg.api.types.statistic import statistic
 from engine_pg.api.types.vm import VM
 from engine_pg.api.wire.document import Document
-from engine_pg.db.tx import Tx
-from engine_pg.inventory import reads
 from engine_pg.inventory.rows import Cluster, Vm
+from engine_pg.replica.view import View
 
 
-async def statistics_of(tx: Tx, base: str, ids: Sequence[UUID]) -> Mapping[UUID, list[Document]]:
+def statistics_of(view: View, base: str, ids: Sequence[UUID]) -> Mapping[UUID, list[Document]]:
     """Return the statistics of VMs."""
     return {
         vm.vm_id: [
@@ -31,7 +30,8 @@ async def statistics_of(tx: Tx, base: str, ids: Sequence[UUID]) -> Mapping[UUID,
                 vm.memory_bytes,
             )
         ]
-        for vm in await reads.by_ids(tx, Vm, ids)
+        for id_ in ids
+        if (vm := view.of(Vm).get(id_)) is not None
     }
 
 
@@ -50,7 +50,7 @@ VMS: Final = Resource(
         "os_type": "other",
         "vm_type": "server",
     },
-    lookups={"cluster_id": lookups.of(Cluster), "template_id": lookups.of_template},
+    lookups={"cluster_id": lookups.of(Cluster, "cluster_id"), "template_id": lookups.of_template},
     parts={"statistics": Part("statistics", "statistic", statistics_of)},
 )
 

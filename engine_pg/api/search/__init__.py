@@ -1,4 +1,4 @@
-"""oVirt's search language: text ──grammar──▶ tree ──conditions──▶ SQLAlchemy, values always bound.
+"""oVirt's search language: text ──grammar──▶ tree ──conditions──▶ a test of the replica's rows.
 
     cond {[AND|OR] cond} [SORTBY field [ASC|DESC]] [PAGE n]
 

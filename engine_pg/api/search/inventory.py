@@ -2,185 +2,205 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from sqlalchemy import Text, Uuid, cast, func, literal, select, true
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from engine_pg.api.search.conditions import Related, Searchable
 from engine_pg.api.search.fields import (
-    Element,
     IdField,
     NumberField,
     TextField,
     UnknownField,
     WordField,
+    column,
 )
 from engine_pg.api.search.moments import MomentField
-from engine_pg.ids import BLANK_TEMPLATE_ID
-from engine_pg.inventory.tables import cluster, data_center, event, host, vm
+from engine_pg.api.types.template import BLANK, Template
+from engine_pg.inventory.rows import Cluster, DataCenter, Event, Host, Vm
+from engine_pg.replica.view import View
+
+R = TypeVar("R")
 
 _MIB: Final = 1 << 20
 _NOTHING: Final = UnknownField()
+_NAME: Final = TextField(column("name"), index="name")
 
 
-def _cluster_name(of: Element) -> TextField:
-    name = select(cluster.c.name).where(cluster.c.cluster_id == of)
-    return TextField(name.correlate_except(cluster).scalar_subquery())
+def _all(kind: type[R]) -> Callable[[View], Iterable[R]]:
+    return lambda view: view.of(kind)
 
 
-def _data_center_name(of: Element) -> TextField:
-    both = cluster.join(data_center)
-    name = select(data_center.c.name).select_from(both).where(cluster.c.cluster_id == of)
-    return TextField(name.correlate_except(cluster, data_center).scalar_subquery())
+def _text(name: str) -> TextField:
+    return TextField(column(name))
 
 
-def _host_name(of: Element) -> TextField:
-    name = select(host.c.name).where(host.c.host_id == of)
-    return TextField(name.correlate_except(host).scalar_subquery())
+def _one(kind: type[Any], id_column: str) -> Callable[[View, Any], Iterable[Any]]:
+    """Return the row that a row refers to."""
+
+    def rows(view: View, row: object) -> Iterable[Any]:
+        id_: UUID | None = getattr(row, id_column)
+        found = None if id_ is None else view.of(kind).get(id_)
+        return () if found is None else (found,)
+
+    return rows
 
 
-DATA_CENTERS: Final = Searchable(
-    table=data_center,
+def _many(kind: type[Any], index: str, id_column: str) -> Callable[[View, Any], Iterable[Any]]:
+    """Return the rows that refer to a row."""
+    return lambda view, row: view.of(kind).by(index, getattr(row, id_column))
+
+
+def _cluster_name(view: View, row: Host | Vm) -> str | None:
+    found = view.of(Cluster).get(row.cluster_id)
+    return None if found is None else found.name
+
+
+def _data_center_name(view: View, row: Host | Vm) -> str | None:
+    found = view.of(Cluster).get(row.cluster_id)
+    return None if found is None else _own_data_center_name(view, found)
+
+
+def _own_data_center_name(view: View, row: Cluster) -> str | None:
+    found = view.of(DataCenter).get(row.data_center_id)
+    return None if found is None else found.name
+
+
+def _host_name(view: View, row: Vm) -> str | None:
+    found = None if row.host_id is None else view.of(Host).get(row.host_id)
+    return None if found is None else found.name
+
+
+DATA_CENTERS: Final[Searchable[DataCenter]] = Searchable(
+    kind=DataCenter,
+    all=_all(DataCenter),
     fields={
-        "id": IdField(data_center.c.data_center_id),
-        "name": TextField(data_center.c.name),
-        "description": TextField(data_center.c.description),
-        "comment": TextField(data_center.c.comment),
-        "status": WordField(data_center.c.status),
+        "id": IdField(column("data_center_id")),
+        "name": _NAME,
+        "description": _text("description"),
+        "comment": _text("comment"),
+        "status": WordField(column("status")),
     },
     related={
-        "cluster": Related(
-            lambda: CLUSTERS, lambda: cluster.c.data_center_id == data_center.c.data_center_id
-        ),
+        "cluster": Related(lambda: CLUSTERS, _many(Cluster, "data_center_id", "data_center_id")),
     },
-    texts=(data_center.c.name, data_center.c.description, data_center.c.comment),
-    order=(func.lower(data_center.c.name),),
+    texts=("name", "description", "comment"),
 )
 
-CLUSTERS: Final = Searchable(
-    table=cluster,
+CLUSTERS: Final[Searchable[Cluster]] = Searchable(
+    kind=Cluster,
+    all=_all(Cluster),
     fields={
-        "id": IdField(cluster.c.cluster_id),
-        "name": TextField(cluster.c.name),
-        "description": TextField(cluster.c.description),
-        "comment": TextField(cluster.c.comment),
-        "architecture": TextField(cluster.c.cpu_architecture),
-        "datacenter": TextField(
-            select(data_center.c.name)
-            .where(data_center.c.data_center_id == cluster.c.data_center_id)
-            .correlate_except(data_center)
-            .scalar_subquery()
-        ),
+        "id": IdField(column("cluster_id")),
+        "name": _NAME,
+        "description": _text("description"),
+        "comment": _text("comment"),
+        "architecture": _text("cpu_architecture"),
+        "datacenter": TextField(_own_data_center_name),
     },
     related={
-        "datacenter": Related(
-            lambda: DATA_CENTERS, lambda: cluster.c.data_center_id == data_center.c.data_center_id
-        ),
-        "host": Related(lambda: HOSTS, lambda: host.c.cluster_id == cluster.c.cluster_id),
-        "vm": Related(lambda: VMS, lambda: vm.c.cluster_id == cluster.c.cluster_id),
+        "datacenter": Related(lambda: DATA_CENTERS, _one(DataCenter, "data_center_id")),
+        "host": Related(lambda: HOSTS, _many(Host, "cluster_id", "cluster_id")),
+        "vm": Related(lambda: VMS, _many(Vm, "cluster_id", "cluster_id")),
     },
-    texts=(cluster.c.name, cluster.c.description, cluster.c.comment),
-    order=(func.lower(cluster.c.name),),
+    texts=("name", "description", "comment"),
 )
 
-HOSTS: Final = Searchable(
-    table=host,
+HOSTS: Final[Searchable[Host]] = Searchable(
+    kind=Host,
+    all=_all(Host),
     fields={
-        "id": IdField(host.c.host_id),
-        "name": TextField(host.c.name),
-        "address": TextField(host.c.address),
-        "description": TextField(host.c.description),
-        "comment": TextField(host.c.comment),
-        "status": WordField(host.c.status),
-        "cluster": _cluster_name(host.c.cluster_id),
-        "datacenter": _data_center_name(host.c.cluster_id),
-        "memory": NumberField(host.c.memory_bytes, unit=_MIB),
-        "cpus": NumberField(host.c.cpu_sockets * host.c.cpu_cores),
+        "id": IdField(column("host_id")),
+        "name": _NAME,
+        "address": _text("address"),
+        "description": _text("description"),
+        "comment": _text("comment"),
+        "status": WordField(column("status")),
+        "cluster": TextField(_cluster_name),
+        "datacenter": TextField(_data_center_name),
+        "memory": NumberField(column("memory_bytes"), unit=_MIB),
+        "cpus": NumberField(lambda view, row: row.cpu_sockets * row.cpu_cores),  # noqa: ARG005  # the same in each view
         "tag": _NOTHING,
         "type": _NOTHING,
     },
     related={
-        "vm": Related(lambda: VMS, lambda: vm.c.host_id == host.c.host_id),
-        "event": Related(lambda: EVENTS, lambda: event.c.host_id == host.c.host_id),
+        "vm": Related(lambda: VMS, _many(Vm, "host_id", "host_id")),
+        "event": Related(lambda: EVENTS, _many(Event, "host_id", "host_id")),
     },
-    texts=(host.c.name, host.c.address, host.c.description, host.c.comment),
-    order=(func.lower(host.c.name),),
+    texts=("name", "address", "description", "comment"),
 )
 
-VMS: Final = Searchable(
-    table=vm,
+VMS: Final[Searchable[Vm]] = Searchable(
+    kind=Vm,
+    all=_all(Vm),
     fields={
-        "id": IdField(vm.c.vm_id),
-        "name": TextField(vm.c.name),
-        "comment": TextField(vm.c.comment),
-        "description": TextField(vm.c.description),
-        "status": WordField(vm.c.status),
-        "cluster": _cluster_name(vm.c.cluster_id),
-        "datacenter": _data_center_name(vm.c.cluster_id),
-        "host": _host_name(vm.c.host_id),
-        "type": WordField(vm.c.vm_type),
-        "os": WordField(vm.c.os_type),
-        "memory": NumberField(vm.c.memory_bytes, unit=_MIB),
-        "creation_date": MomentField(vm.c.created_at),
+        "id": IdField(column("vm_id")),
+        "name": _NAME,
+        "comment": _text("comment"),
+        "description": _text("description"),
+        "status": WordField(column("status")),
+        "cluster": TextField(_cluster_name),
+        "datacenter": TextField(_data_center_name),
+        "host": TextField(_host_name),
+        "type": WordField(column("vm_type")),
+        "os": WordField(column("os_type")),
+        "memory": NumberField(column("memory_bytes"), unit=_MIB),
+        "creation_date": MomentField(column("created_at")),
         "tag": _NOTHING,
         "fqdn": _NOTHING,
         "ip": _NOTHING,
     },
     related={
-        "host": Related(lambda: HOSTS, lambda: host.c.host_id == vm.c.host_id),
+        "host": Related(lambda: HOSTS, _one(Host, "host_id")),
         "template": Related(
-            lambda: TEMPLATES, lambda: TEMPLATES.table.c.template_id == vm.c.template_id
+            lambda: TEMPLATES,
+            lambda view, vm: (BLANK,) if vm.template_id == BLANK.template_id else (),  # noqa: ARG005  # as above
         ),
-        "event": Related(lambda: EVENTS, lambda: event.c.vm_id == vm.c.vm_id),
+        "event": Related(lambda: EVENTS, _many(Event, "vm_id", "vm_id")),
     },
-    texts=(vm.c.name, vm.c.description, vm.c.comment, vm.c.os_type),
-    order=(func.lower(vm.c.name),),
+    texts=("name", "description", "comment", "os_type"),
 )
 
-EVENTS: Final = Searchable(
-    table=event,
+EVENTS: Final[Searchable[Event]] = Searchable(
+    kind=Event,
+    all=_all(Event),
     fields={
-        "id": NumberField(event.c.event_id),
-        "type": NumberField(event.c.code),
-        "severity": WordField(event.c.severity),
-        "message": TextField(event.c.description),
-        "time": MomentField(event.c.at),
-        "correlation_id": TextField(event.c.correlation_id),
-        "event_host": TextField(event.c.host_name),
-        "event_vm": TextField(event.c.vm_name),
-        "event_cluster": TextField(event.c.cluster_name),
-        "event_datacenter": TextField(event.c.data_center_name),
-        "user": TextField(event.c.user_name),
-        "usrname": TextField(event.c.user_name),
+        "id": NumberField(column("event_id")),
+        "type": NumberField(column("code")),
+        "severity": WordField(column("severity")),
+        "message": _text("description"),
+        "time": MomentField(column("at")),
+        "correlation_id": _text("correlation_id"),
+        "event_host": _text("host_name"),
+        "event_vm": _text("vm_name"),
+        "event_cluster": _text("cluster_name"),
+        "event_datacenter": _text("data_center_name"),
+        "user": _text("user_name"),
+        "usrname": _text("user_name"),
     },
     related={
-        "host": Related(lambda: HOSTS, lambda: host.c.host_id == event.c.host_id),
-        "vm": Related(lambda: VMS, lambda: vm.c.vm_id == event.c.vm_id),
+        "host": Related(lambda: HOSTS, _one(Host, "host_id")),
+        "vm": Related(lambda: VMS, _one(Vm, "vm_id")),
     },
-    texts=(event.c.description, event.c.host_name, event.c.vm_name, event.c.correlation_id),
-    order=(event.c.event_id.desc(),),
+    texts=("description", "host_name", "vm_name", "correlation_id"),
 )
 
-# There is one template, and it is not in a table: a row out of thin air is searched like any other.
-_templates: Final = (
-    select(
-        cast(literal(BLANK_TEMPLATE_ID, Uuid), Uuid).label("template_id"),
-        cast(literal("Blank", Text), Text).label("name"),
-        cast(literal("Blank template", Text), Text).label("description"),
-    )
-).subquery("template")
-
-TEMPLATES: Final = Searchable(
-    table=_templates,
+# There is one template, and it is in no table: it is searched like any other row.
+TEMPLATES: Final[Searchable[Template]] = Searchable(
+    all=lambda view: (BLANK,),  # noqa: ARG005  # as above
     fields={
-        "id": IdField(_templates.c.template_id),
-        "name": TextField(_templates.c.name),
-        "description": TextField(_templates.c.description),
+        "id": IdField(column("template_id")),
+        "name": _text("name"),
+        "description": _text("description"),
     },
     related={
-        "datacenter": Related(lambda: DATA_CENTERS, true),
-        "vm": Related(lambda: VMS, lambda: vm.c.template_id == _templates.c.template_id),
+        "datacenter": Related(lambda: DATA_CENTERS, lambda view, blank: view.of(DataCenter)),  # noqa: ARG005  # it matches all
+        "vm": Related(
+            lambda: VMS,
+            lambda view, blank: (  # all are made from it
+                vm for vm in view.of(Vm) if vm.template_id == blank.template_id
+            ),
+        ),
     },
-    texts=(_templates.c.name, _templates.c.description),
-    order=(_templates.c.name,),
+    texts=("name", "description"),
 )

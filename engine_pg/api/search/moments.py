@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Integer, and_, func, literal
-
-from engine_pg.api.search.fields import ORDERED, Condition, Element, negated
+from engine_pg.api.search.fields import ORDERED, Test, Value, either
 from engine_pg.errors import Invalid
+from engine_pg.replica.view import View
 
 _DAYS: Final = {"today": 0, "yesterday": 1}
+_DAY: Final = timedelta(days=1)
 
 
 def _in_format(format_: str, text: str) -> datetime:
@@ -37,20 +37,18 @@ def _read(text: str) -> datetime:
     raise Invalid(f"{text[:40]!r} is not a date that the search can compare with")
 
 
-def span(value: str) -> tuple[Element, Element]:
+def span(value: str, now: datetime) -> tuple[datetime, datetime]:
     """Return where the moment or the day that a value names begins, and where it ends."""
     text = value.strip()
     if (days := _DAYS.get(text.lower())) is not None:
-        today = func.date_trunc("day", func.now(), "UTC")
-        day = func.make_interval(0, 0, 0, literal(1, Integer))
-        begin = today - day * literal(days, Integer)
-        return begin, begin + day
+        today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        begin = today - _DAY * days
+        return begin, begin + _DAY
     at = _read(text)
     if re.search("[:T]", text):
-        moment = literal(at)
-        return moment, moment
+        return at, at
     try:
-        return literal(at), literal(at + timedelta(days=1))
+        return at, at + _DAY
     except OverflowError as error:
         raise Invalid(f"{text[:40]!r} is beyond the dates we know") from error
 
@@ -59,18 +57,20 @@ def span(value: str) -> tuple[Element, Element]:
 class MomentField:
     """A moment, compared with a moment or with a day."""
 
-    expression: Element
+    value: Value
 
     @property
-    def sort_key(self) -> Element:
+    def sort_key(self) -> Value:
         """Order by time."""
-        return self.expression
+        return self.value
 
-    def condition(self, operator: str, value: str, *, exact_case: bool) -> Condition:  # noqa: ARG002  # times have none
+    def test(self, view: View, operator: str, value: str, *, exact_case: bool) -> Test:  # noqa: ARG002  # times have none
         """Compare in any way; a day is equal to all its moments."""
-        begin, end = span(value)
+        begin, end = span(value, view.at)
+        of = self.value
         if operator in ("=", "!="):
-            upper = self.expression < end if end is not begin else self.expression <= end
-            within = and_(self.expression >= begin, upper)
-            return within if operator == "=" else negated(within)
-        return ORDERED[operator](self.expression, end if operator in (">", "<=") else begin)
+            if begin == end:
+                return either(lambda row: of(view, row) == begin, operator)
+            return either(lambda row: begin <= of(view, row) < end, operator)
+        compare, bound = ORDERED[operator], end if operator in (">", "<=") else begin
+        return lambda row: compare(of(view, row), bound)

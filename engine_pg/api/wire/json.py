@@ -31,6 +31,16 @@ def written(name: str, document: Document) -> bytes:  # noqa: ARG001  # the name
     return json.dumps(_plain(document), ensure_ascii=False).encode("utf-8", "replace")
 
 
+def fragment(name: str, document: Document) -> bytes:
+    """Return a document as an object, to stand in a collection."""
+    return written(name, document)
+
+
+def collection(many: str, one: str, fragments: list[bytes]) -> bytes:  # noqa: ARG001  # the outer name is XML's
+    """Return a collection of such objects."""
+    return f'{{"{one}": ['.encode() + b", ".join(fragments) + b"]}"
+
+
 def _checked(value: object, depth: int = 0) -> Any:  # noqa: ANN401  # of anything
     if depth > _MAX_DEPTH:
         raise Invalid("The JSON document is too deep")

@@ -57,6 +57,19 @@ def answer(
     return Response(body, status, headers, media_type=format_.MEDIA_TYPE)
 
 
+def answer_collection(
+    request: Request,
+    many: str,
+    one: str,
+    fragments: list[bytes],
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return a collection whose members are in the format already that the request asks for."""
+    format_ = json if asks_json(request) else xml
+    body = format_.collection(many, one, fragments)
+    return Response(body, 200, headers, media_type=format_.MEDIA_TYPE)
+
+
 async def body(request: Request, name: str) -> Document:
     """Return the document of a request, whose outermost element must have that name."""
     content = await request.body()

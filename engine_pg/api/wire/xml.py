@@ -72,6 +72,20 @@ def _group(out: list[str], name: str, document: Document) -> None:
         out.append(f"</{name}>")
 
 
+def fragment(name: str, document: Document) -> bytes:
+    """Return a document as an element, to stand in a collection."""
+    out: list[str] = []
+    _element(out, name, document)
+    return "".join(out).encode()
+
+
+def collection(many: str, one: str, fragments: list[bytes]) -> bytes:  # noqa: ARG001  # the inner name is JSON's
+    """Return a collection of such elements."""
+    if not fragments:
+        return f"{_HEAD}<{many}/>".encode()
+    return b"".join([f"{_HEAD}<{many}>".encode(), *fragments, f"</{many}>".encode()])
+
+
 def written(name: str, document: Document) -> bytes:
     """Return a document as XML."""
     out = [_HEAD]
