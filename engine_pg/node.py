@@ -32,6 +32,7 @@ from engine_pg.commands.service import Commands
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
+from engine_pg.db.revision import awaited_revision
 from engine_pg.db.urls import libpq_url
 from engine_pg.errors import EngineError, Invalid
 from engine_pg.hosts.connections import HostConnections
@@ -81,9 +82,12 @@ class Node:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then leave in order."""
-        await asyncio.to_thread(_check_schema, self._db.url)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        revision = await awaited_revision(self._db.url, self._stop)
+        if revision is None:  # told to stop before there was anything to serve from
+            return
+        _check(revision)
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
@@ -204,12 +208,10 @@ class Node:
         )
 
 
-def _check_schema(url: str) -> None:
-    current, head = migrate.current(url), migrate.head()
-    if current is None:
-        raise Invalid("the database is empty: run `engine-pg db upgrade` first")
-    if current != head:
+def _check(revision: str) -> None:
+    head = migrate.head()
+    if revision != head:
         raise Invalid(
-            f"the database is at revision {current}, this engine needs {head}: "
+            f"the database is at revision {revision}, this engine needs {head}: "
             "run `engine-pg db upgrade`, or install the engine that fits"
         )

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         description="A node stops believing in itself this much earlier: covers clock rates",
     )
     heartbeat_s: Seconds = Field(
-        default_factory=lambda known: known["lease_ttl_s"] / 10,
+        default_factory=lambda known: known["lease_ttl_s"] / 5,
         description="Interval of the renewals of the lease",
     )
     leader_weight: float = Field(

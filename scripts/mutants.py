@@ -8,6 +8,8 @@ same tests must pass on a copy without a fault.
     python scripts/mutants.py                  all of them
     python scripts/mutants.py no-gate salt     those whose name begins so
     python scripts/mutants.py --sample 3       a few, drawn anew each time
+    python scripts/mutants.py --of alembic --by cluster/test_stateful_model.py
+                                               those of the SQL, against one test alone
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET  # what pytest wrote a moment ago: nobody else's XML
@@ -214,6 +216,10 @@ def _chosen(mutants: Sequence[Mutant], options: argparse.Namespace) -> list[Muta
         if not any(each.name.startswith(name) for each in mutants):
             raise Wrong(f"there is no mutant {name}")
     chosen = [each for each in mutants if not names or each.name.startswith(tuple(names))]
+    chosen = [each for each in chosen if each.file.startswith(options.of)]
+    if options.by:
+        chosen = [replace(each, tests=(options.by,)) for each in chosen]
+        check(chosen)
     if options.sample:
         chosen = random.Random().sample(chosen, min(options.sample, len(chosen)))
     return chosen
@@ -225,6 +231,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", help="only mutants whose name begins so")
     parser.add_argument("--sample", type=int, metavar="N", help="draw N of them")
+    parser.add_argument("--of", default="", metavar="PATH", help="only faults of files below")
+    parser.add_argument("--by", metavar="TEST", help="try this test, and none of the list's")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="how many run at once")
     parser.add_argument("--why", action="store_true", help="say how each catching test failed")
     parser.add_argument(

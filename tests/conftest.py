@@ -19,12 +19,16 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from engine_pg.db.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes is chance
+settings.load_profile("any machine")
 
 _NO_SKIPS = os.environ.get("ENGINE_CI") == "1"
 

@@ -1,5 +1,13 @@
 -- The lock session's statements on top of it: resume, batch, claims, ending, breaking, fence.
 
+create function cluster_channel(p_member regclass default 'member') returns text
+language sql stable as $$
+-- Where the doorbells of a cluster ring: each of a database's clusters has a channel of its own, so
+-- that none wakes the others. The engine's, in public, is named as ever.
+  select case s.nspname when 'public' then 'engine_pg' else left('engine_pg.' || s.nspname, 63) end
+    from pg_class c join pg_namespace s on s.oid = c.relnamespace where c.oid = p_member
+$$;
+
 create index lock_grant_following_idx on lock_grant (member_id) where not advisory_held;
 
 create function lock_follow(p_member uuid) returns integer language plpgsql as $$
@@ -96,23 +104,22 @@ end $$;
 
 create function gate_shut(p_gate integer) returns void language plpgsql as $$
 -- Take a member's gate, so that no fenced write of it is under way; whoever holds it longer than
--- 0.2 s is frozen and loses his connection.
-declare
-  v_started timestamptz := clock_timestamp();
+-- 0.2 s is frozen and loses his connection. Tries are counted: the server's clock may jump.
 begin
-  while not pg_try_advisory_xact_lock(7001, p_gate) loop
-    if clock_timestamp() > v_started + interval '0.2 s' then
+  for v_try in 1..200 loop
+    if pg_try_advisory_xact_lock(7001, p_gate) then
+      return;
+    end if;
+    if v_try > 20 then
       perform pg_terminate_backend(l.pid) from pg_locks l
         where l.locktype = 'advisory' and l.classid = 7001 and l.objsubid = 2 and l.granted
           and l.mode = 'ShareLock'  -- not another ender
           and l.objid = (p_gate::bigint & 4294967295)::oid and l.pid <> pg_backend_pid()
           and l.database = (select oid from pg_database where datname = current_database());
     end if;
-    if clock_timestamp() > v_started + interval '2 s' then
-      raise exception 'gate % does not open', p_gate using errcode = '55P03';
-    end if;
     perform pg_sleep(0.01);
   end loop;
+  raise exception 'gate % does not open', p_gate using errcode = '55P03';
 end $$;
 
 create or replace function member_end(
@@ -161,6 +168,12 @@ language plpgsql as $$
 begin
 end $$;
 
+create function cluster_command_keep(p_command uuid) returns void language plpgsql as $$
+-- Called before a grant of the command is broken; replaced by those who run commands: they keep its
+-- row for themselves until the transaction ends.
+begin
+end $$;
+
 create function lock_break(
   p_kind text, p_id text, p_token bigint, p_gate integer, p_by text, p_reason text
 ) returns boolean language plpgsql as $$
@@ -173,6 +186,10 @@ begin
   if p_gate is not null then
     perform gate_shut(p_gate);
   end if;
+  -- First the command, then its grants, as whoever claims it or gives it up: none waits for the other
+  -- with what the other needs.
+  perform cluster_command_keep(command_id) from lock_grant
+    where kind = p_kind and id = p_id and token = p_token and command_id is not null;
   update lock_grant set broken_at = clock_timestamp(), broken_by = p_by
    where kind = p_kind and id = p_id and token = p_token and broken_at is null
   returning * into v_grant;
@@ -255,7 +272,7 @@ begin
     if not p_sync then
       -- Nobody waits for this commit's flush, so ringing in it holds nobody up, and saves the way
       -- of the answer and of a ring of its own. A durable batch rings when it is answered.
-      perform pg_notify('engine_pg', 'locks/' || m.id) from unnest(v_heads) as m(id)
+      perform pg_notify(cluster_channel(), 'locks/' || m.id) from unnest(v_heads) as m(id)
         where m.id <> p_member;
       v_ring := case when p_member = any (v_heads) then jsonb_build_array(p_member) else '[]' end;
     end if;
@@ -284,7 +301,8 @@ begin
     perform lock_follow(p_member);
   end if;
   return jsonb_build_object('results', v_results, 'acquired', v_acquired, 'ring', v_ring,
-                            'view', case when p_observe then cluster_view(p_seen) end);
+                            'view', case when p_observe then cluster_view(p_seen) end,
+                            'worked_s', extract(epoch from clock_timestamp() - statement_timestamp()));
 end $$;
 
 create or replace function fence_enter(

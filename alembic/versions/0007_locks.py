@@ -12,7 +12,8 @@ VERSIONS = Path(__file__).parent
 SQL = VERSIONS.parent / "sql"
 
 DOWN = """
-drop function cluster_batch, lock_break_finish, member_cut, lock_break, cluster_lock_broken, lock_withdraw,
+drop function cluster_batch, lock_break_finish, member_cut, lock_break, cluster_lock_broken,
+  cluster_command_keep, cluster_channel, lock_withdraw,
   lock_acquire, lock_refuse, lock_release, lock_advisory_release, lock_heads, lock_in_the_way,
   lock_is_awaited, lock_is_granted, lock_unclaim, lock_follow, member_resume;
 drop table lock_ticket;

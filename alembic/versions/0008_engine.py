@@ -6,6 +6,11 @@ revision = "0008"
 down_revision = ("0005", "0007")
 
 BROKEN = """
+create or replace function cluster_command_keep(p_command uuid) returns void language plpgsql as $$
+begin
+  perform 1 from command where command_id = p_command for no key update;
+end $$;
+
 create or replace function cluster_lock_broken(p_grant lock_grant, p_by text, p_reason text)
 returns void language plpgsql as $$
 -- The command ends first; what it had begun at a host is found out by monitoring.
@@ -26,6 +31,10 @@ end $$;
 """
 
 DOWN = """
+create or replace function cluster_command_keep(p_command uuid) returns void language plpgsql as $$
+begin
+end $$;
+
 create or replace function cluster_lock_broken(p_grant lock_grant, p_by text, p_reason text)
 returns void language plpgsql as $$
 begin

@@ -75,23 +75,43 @@ class Batch:
             "ops": Jsonb([op.body for op in self._ops]),
         }
 
-    def deal_out(self, reply: Record) -> None:
-        """Give each operation its result, in the order in which they were submitted."""
+    def answers(self, reply: Record) -> Answers:
+        """Return the results; those of anything but requests for locks are told already."""
         for op, result in zip(self._ops, reply["results"], strict=True):
             op.settle(result)
-        if not self._asking:
-            return
-        acquired: Record = reply["acquired"]
-        tokens: list[int | None] = acquired["tokens"]
-        answers = {each["request"]: each for each in acquired["refused"]}
-        start = 0
-        for number, asking in enumerate(self._asking, start=1):
-            end = start + len(asking.wanted)
-            if number in answers:
-                asking.refused(answers[number])
+        return Answers(self._asking, reply["acquired"])
+
+
+class Answers:
+    """What the requests of one batch were answered: told all at once, or to some of them first.
+
+    Nobody who is told resumes before the caller yields to the event loop.
+    """
+
+    __slots__ = ("_asking", "_refused", "_start", "_tokens", "_told")
+
+    def __init__(self, asking: Sequence[Asking] = (), acquired: Record | None = None) -> None:
+        self._asking = asking
+        self._told = self._start = 0
+        self._tokens: Sequence[int] = acquired["tokens"] if acquired else ()
+        refused = acquired["refused"] if acquired else ()
+        self._refused: dict[int, Record] = {each["request"]: each for each in refused}
+
+    def __len__(self) -> int:
+        return len(self._asking) - self._told
+
+    def tell(self, most: int | None = None) -> None:
+        """Tell the next ones, so many at most, what they were answered."""
+        until = len(self._asking) if most is None else self._told + most
+        while self._told < until:
+            asking = self._asking[self._told]
+            self._told += 1
+            start, self._start = self._start, self._start + len(asking.wanted)
+            answer = self._refused.get(self._told)
+            if answer is None:
+                asking.granted(self._tokens[start : self._start])
             else:
-                asking.granted([token for token in tokens[start:end] if token is not None])
-            start = end
+                asking.refused(answer)
 
 
 def _texts(values: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ unknown outcome, as has whatever got no answer within its bound.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, LiteralString
 
 import psycopg
@@ -47,12 +48,19 @@ class SessionConnection:
         return opened
 
     async def ask(
-        self, query: LiteralString, params: Record, bound_s: float | None = None
+        self,
+        query: LiteralString,
+        params: Record,
+        bound_s: float | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Record:
-        """Run one statement and return its row, within `bound_s` (a ttl, if not given)."""
+        """Run one statement and return its row, within `bound_s` (a ttl, if not given).
+
+        `meanwhile` is called while the server works.
+        """
         self._warnings.clear()
         statement = self._connection.execute(query, params)
-        cursor = await bounded(self._connection, statement, bound_s or self._bound_s)
+        cursor = await bounded(self._connection, statement, bound_s or self._bound_s, meanwhile)
         row = await cursor.fetchone()
         if self._warnings or row is None:
             raise OutcomeUnknown(f"the server warned: {', '.join(self._warnings)}")

@@ -128,7 +128,8 @@ class Fencing:
         """Wait until no backend holds our gate: a commit in doubt is then decided, either way.
 
         The message makes the wait a write: only an acknowledged commit shows that what is then
-        seen is on the standby as well, and not on a primary that was cut off.
+        seen is on the standby as well, and not on a primary that was cut off. Nobody who froze
+        holds the wait up for long: the transactions of a `Database` may not be idle.
         """
         params = {"gate": gate_of(self._session.identity.member_id)}
         while True:

@@ -41,6 +41,7 @@ from engine_pg.errors import LeaseLost, Locked, MemberEnded, StaleToken
 __all__ = ["Grant", "Hold", "LockBusy", "LockKey", "Locks", "Mode", "Reason", "Wanted"]
 
 NO_REASON: Final = Reason()
+_LEAST_S: Final = 0.001
 
 
 class Locks:
@@ -92,22 +93,26 @@ class Locks:
     ) -> Hold:
         """Acquire all keys or none, in the order of arrival; `wait_s` None waits for ever.
 
+        `wait_s` bounds the wait for a lease that ran out and for the locks together. 0 asks once:
+        a ttl at most goes into the lease and the asking. Either way the answer to what is under way
+        may take another ttl.
+
         Raises `LockBusy`, which names those in the way when the time was up, `Locked` at the
         member's limit (of what it holds and asks for), `LeaseLost` or `DatabaseAway` when the
         database did not answer (nothing is held then), and `MemberEnded`.
         """
         wishes = canonical(wanted)
+        waits = wait_s is None or wait_s > 0
+        bound_s = wait_s if waits else self.session.ttl_s
         if not self.session.trusted:
-            await self._until_trusted(wait_s)
+            bound_s = await self._until_trusted(bound_s)
         if self._count + len(wishes) > self.limit:
             raise Locked(f"this member holds or asks for its limit of {self.limit} locks")
-        request = Request(
-            self, wishes, reason, next(self._numbers), waits=wait_s is None or wait_s > 0
-        )
+        request = Request(self, wishes, reason, next(self._numbers), waits=waits)
         self._requests.add(request)
         self._count += len(wishes)
         try:
-            request.start(wait_s)
+            request.start(bound_s)
         except BaseException:  # refused at once, or not even asked
             self._forget(request)
             raise
@@ -216,11 +221,12 @@ class Locks:
             if isinstance(entry, Request):
                 entry.advance()
 
-    async def _until_trusted(self, wait_s: float | None) -> None:
-        """Wait for the lease as long as for a lock, a ttl at least."""
-        bound_s = None if wait_s is None else max(wait_s, self.session.ttl_s)
+    async def _until_trusted(self, bound_s: float | None) -> float | None:
+        """Wait for the lease; return what is left of the bound for the locks."""
+        since = self._clock()
         try:
             async with asyncio.timeout(bound_s):
                 await self.session.until_trusted()
         except TimeoutError:
             raise LeaseLost("the member's lease is not renewed: no lock can be had") from None
+        return None if bound_s is None else max(bound_s - (self._clock() - since), _LEAST_S)

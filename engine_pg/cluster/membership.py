@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -28,7 +29,7 @@ from engine_pg.errors import EngineError, MemberEnded
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 1.0
-_LOOK_TWICE: Final = 4
+_LOOK_OFTEN: Final = 4
 """So many members, those that joined first, look at the others between their renewals, too."""
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
@@ -40,7 +41,7 @@ class Lease:
 
     ttl_s: float = 5.0
     margin_s: float = 0.5
-    heartbeat_s: float = 0.5
+    heartbeat_s: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.margin_s < self.ttl_s / 2:
@@ -105,9 +106,20 @@ class Membership:
         return Standing(trusted_s, len(self.locks.held), self.locks.limit, waiting)
 
     async def join(self) -> None:
-        """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers."""
+        """Become a live member; raises `DatabaseAway` when no writable PostgreSQL answers.
+
+        Who fails half-way leaves no member behind whom others would wait for, and no connection.
+        """
         await self.session.join()
-        await self.declare()
+        try:
+            await self.declare()
+        except BaseException:
+            try:
+                await self.leave("could not declare itself")
+            finally:
+                with suppress(MemberEnded):
+                    await self.session.run()  # it is over: this closes its connection
+            raise
         log.info("joined as member %s", self.identity.member_id)
 
     async def declare(self) -> None:
@@ -236,7 +248,7 @@ class Membership:
         changed = self.view.take(look)
         if changed:
             me = self.identity.member_id
-            self.session.looks_twice = self.view.is_eldest(me, _LOOK_TWICE)
+            self.session.looks_often = self.view.is_eldest(me, _LOOK_OFTEN)
         self._watch.observed(self.view.counters())
         if self.draining != before:
             log.info("draining" if self.draining else "draining no more")

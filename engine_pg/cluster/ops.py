@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from engine_pg.cluster.keys import Grant
 from engine_pg.cluster.lines import Entry
 from engine_pg.db.tx import Record
@@ -30,6 +32,15 @@ class Identity:
     address: str = ""
     version: str = ""
     salt: int = 0  # of its advisory keys: they are the database's, shared by all its clusters
+
+    def params(self) -> Record:
+        """Return it as the statement of a join takes it."""
+        return {
+            "member": self.member_id,
+            "node": self.node,
+            "address": self.address,
+            "version": self.version,
+        }
 
 
 class Asking(Entry):
@@ -129,6 +140,15 @@ class Holdings:
     tickets: Sequence[int] = ()
     commands: Sequence[UUID] = ()
     leaderships: Sequence[Record] = ()
+
+    def params(self) -> Record:
+        """Return them as the statement of a resume takes them."""
+        return {
+            "held": Jsonb(list(self.grants)),
+            "tickets": list(self.tickets),
+            "commands": list(self.commands),
+            "leaderships": Jsonb(list(self.leaderships)),
+        }
 
 
 def _nothing(*_: object) -> None:

@@ -6,20 +6,19 @@ schema, so that the service's own migrations and these never see each other.
 
 from __future__ import annotations
 
-from typing import Final, LiteralString
+from typing import Final
 
 import psycopg
 from psycopg import sql as composed
 
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
+from engine_pg.db.revision import revision_of
 from engine_pg.db.urls import schema_url
 from engine_pg.errors import Conflict, Invalid
 
 SCHEMA: Final = "engine_pg"
 REVISION: Final = "0009"
-INSTALLED: Final[LiteralString] = "select to_regclass('alembic_version') is not null as installed"
-VERSION: Final[LiteralString] = "select version_num from alembic_version"
 LIVE: Final = "select node from member where state = 'live' and expires_at > clock_timestamp()"
 
 
@@ -61,15 +60,14 @@ def sql(schema: str = SCHEMA) -> str:
 async def check(db: Database, schema: str) -> None:
     """Raise `Invalid` unless the sessions of `db` see the schema at our revision."""
     async with db.read() as tx:
-        found = await tx.first(INSTALLED)
-        row = await tx.first(VERSION) if found and found["installed"] else None
-    if row is None:
+        revision = await revision_of(tx)
+    if revision is None:
         raise Invalid(
             f"there is no schema {schema} that this role may use: run"
             f" `python -m engine_pg.cluster install URL --schema {schema}` and grant its usage"
         )
-    if row["version_num"] != REVISION:
-        raise Invalid(_mismatch(schema, row["version_num"]))
+    if revision != REVISION:
+        raise Invalid(_mismatch(schema, revision))
 
 
 def _known(url: str, schema: str) -> str | None:

@@ -15,17 +15,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, LiteralString
 
-from psycopg.types.json import Jsonb
-
 from engine_pg.clock import Clock, boottime
-from engine_pg.cluster.batch import BATCH, Batch
+from engine_pg.cluster.batch import BATCH, Answers, Batch
 from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.measures import Measures
 from engine_pg.cluster.members import LOOK, RENEW, reply_of
 from engine_pg.cluster.ops import Identity, Owners, Part
+from engine_pg.cluster.pace import Pace
 from engine_pg.cluster.trust import Trust
 from engine_pg.db.faults import SessionSuperseded
 from engine_pg.db.tx import Record
@@ -44,6 +44,7 @@ select member_resume(%(member)s, %(session)s, %(held)s, %(tickets)s::bigint[],
 MAX_BATCH: Final = 256
 MAX_KEYS: Final = 1024
 """So many keys in a batch, unless one operation has more: its time grows faster than they do."""
+_EARLY_S: Final = 1e-6  # so much too early a timer may wake us
 
 
 class LockSession(Trust):
@@ -66,6 +67,7 @@ class LockSession(Trust):
         self.measures = measures or Measures()
         self._url = url
         self._heartbeat_s = heartbeat_s
+        self._look_s = min(heartbeat_s / 2, ttl_s / 20)
         self._owners = owners
         self._connection: SessionConnection | None = None
         self._number = 1
@@ -73,9 +75,11 @@ class LockSession(Trust):
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
-        self.looks_twice = True  # for each renewal
+        self.looks_often = True  # between its renewals as well
         self._seen = ""  # by the last look: what did not change since is not told again
         self._singly = 0  # operations that go one by one: one of them fails its batch
+        self._pace = Pace()
+        self._answers = Answers()  # of the last batch: told while the next one is under way
 
     def submit(self, part: Part) -> None:
         """Put an operation into the next batch."""
@@ -95,13 +99,7 @@ class LockSession(Trust):
         sent_at = self.clock()
         connection = await self._open()
         member = self.identity
-        params = {
-            "member": member.member_id,
-            "node": member.node,
-            "ttl_s": self.ttl_s,
-            "address": member.address,
-            "version": member.version,
-        }
+        params = member.params() | {"ttl_s": self.ttl_s}
         try:
             await connection.ask(JOIN, params)
         except BaseException:
@@ -131,13 +129,12 @@ class LockSession(Trust):
                 await self._connection.close()
 
     async def _collect(self) -> Batch:
+        await self._tell_first()
         left_s = min(self._renew_at, self._look_at) - self.clock()
-        if not self._queue and left_s > 0:
-            try:
+        if not self._queue and left_s > _EARLY_S:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._work.wait()
-            except TimeoutError:
-                pass
         self._work.clear()
         most = 1 if self._singly else MAX_BATCH
         parts: list[Part] = []
@@ -150,16 +147,28 @@ class LockSession(Trust):
         self._singly = max(0, self._singly - len(parts))
         return Batch(parts, salt=self.identity.salt)
 
+    async def _tell_first(self) -> None:
+        """Tell those answers for which the next batch had better wait."""
+        many = self._pace.first(len(self._answers), len(self._queue), MAX_BATCH)
+        if many:
+            began = self.clock()
+            self._answers.tell(many)
+            await asyncio.sleep(0)  # they go on, and ask again
+            self._pace.told(many, self.clock() - began)
+        if not self._queue:
+            self._answers.tell()
+
     async def _carry(self, batch: Batch) -> None:
         sent_at = self.clock()
-        observe = sent_at >= min(self._look_at, self._renew_at)
-        sync = sent_at >= self._renew_at or batch.sync
+        due = sent_at + _EARLY_S
+        observe = due >= min(self._look_at, self._renew_at)
+        sync = due >= self._renew_at or batch.sync
         if not (batch.parts or observe or sync):
             return
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
         rung = self._look_at <= 0
         if observe:  # a ring from now on asks for another
-            self._look_at = sent_at + self._heartbeat_s / (2 if self.looks_twice else 1)
+            self._look_at = sent_at + (self._look_s if self.looks_often else self._heartbeat_s)
         try:
             if batch.parts or rung:
                 reply = await self._send(batch, sync=sync, observe=observe, news=sync or rung)
@@ -170,25 +179,31 @@ class LockSession(Trust):
             raise
         except EngineError as error:
             log.warning("lock session lost: %s", error)
+            self._answers.tell()
             self._send_again(batch.parts, error)
             await self._resume()
             return
         if sync:
             self._renewed(sent_at)
-        self.measures.batch(len(batch), self.clock() - sent_at)
-        self._deal_out(batch, reply)
-        if observe:
-            self._seen = reply["view"].get("seen", self._seen)
-            self._owners.observed(reply["view"])
+        took_s = self.clock() - sent_at
+        self.measures.batch(len(batch), took_s)
+        if worked_s := reply.get("worked_s"):
+            self._pace.committed(took_s - worked_s)
+        self._take(batch, reply)
 
-    def _deal_out(self, batch: Batch, reply: Record) -> None:
-        batch.deal_out(reply)
-        if reply["ring"]:
-            self._owners.ring(reply["ring"])
+    def _take(self, batch: Batch, reply: Record) -> None:
+        """Tell the owners at once, and those who asked in good time."""
+        self._answers.tell()
+        self._answers = answers = batch.answers(reply)
         if batch.tells:
             self._owners.changed()
-        if self._queue:
-            self._work.set()
+        if reply["ring"]:
+            answers.tell()
+            self._owners.ring(reply["ring"])
+        if view := reply["view"]:
+            answers.tell()
+            self._seen = view.get("seen", self._seen)
+            self._owners.observed(view)
 
     def _send_again(self, parts: Sequence[Part], error: EngineError) -> None:
         """Queue a failed batch for the next session; what fails alone is not tried again."""
@@ -212,14 +227,16 @@ class LockSession(Trust):
     async def _send(self, batch: Batch, *, sync: bool, observe: bool, news: bool) -> Record:
         seen = self._seen if news else None
         params = batch.params() | {"sync": sync, "observe": observe, "seen": seen}
-        return (await self._ask(BATCH, params))["reply"]
+        return (await self._ask(BATCH, params, self._answers.tell))["reply"]
 
-    async def _ask(self, query: LiteralString, params: Record) -> Record:
+    async def _ask(
+        self, query: LiteralString, params: Record, meanwhile: Callable[[], None] | None = None
+    ) -> Record:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         who = {"member": self.identity.member_id, "session": self._number}
         # Not a whole ttl: who lost his connection in silence still comes back before he is ended.
-        return await self._connection.ask(query, params | who, self.ttl_s / 2)
+        return await self._connection.ask(query, params | who, self.ttl_s / 2, meanwhile)
 
     async def _resume(self) -> None:
         """Take a new connection and everything that the member holds onto it; until it ends."""
@@ -242,15 +259,8 @@ class LockSession(Trust):
         connection = await self._open()
         try:
             sent_at = self.clock()
-            holdings = self._owners.holdings()
-            params = {
-                "member": self.identity.member_id,
-                "session": self._number,
-                "held": Jsonb(list(holdings.grants)),
-                "tickets": list(holdings.tickets),
-                "commands": list(holdings.commands),
-                "leaderships": Jsonb(list(holdings.leaderships)),
-            }
+            who = {"member": self.identity.member_id, "session": self._number}
+            params = who | self._owners.holdings().params()
             reply = (await connection.ask(RESUME, params))["reply"]
         except BaseException:
             await connection.close()
@@ -283,6 +293,7 @@ class LockSession(Trust):
         self._owners.renewed(sent_at, now)
 
     def _end(self, error: MemberEnded) -> None:
+        self._answers.tell()
         self.end(error)
         self._owners.ended(error)
         while self._queue:

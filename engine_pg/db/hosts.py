@@ -47,12 +47,13 @@ class HostConnection(psycopg.AsyncConnection[DictRow]):
     @override
     async def connect(cls, conninfo: str = "", *, autocommit: bool = True, **kwargs: Any) -> Self:
         """Ask all hosts at once; raises the last refusal, or `ConnectionTimeout` when all hang."""
-        hosts = each_host(conninfo_to_dict(conninfo, **kwargs))
+        parameters = conninfo_to_dict(conninfo, **kwargs)
+        hosts = each_host(parameters)
         race = Race([partial(cls._open, host, autocommit=autocommit) for host in hosts])
         try:
             await race.run()
             newest = race.newest()
-            timelines_of(conninfo).admit(newest)
+            timelines_of(parameters).admit(newest)
             race.found.remove(newest)
         finally:
             for other in race.found:
@@ -126,7 +127,7 @@ class Race:
 
 
 class Timelines:
-    """The newest timeline that a process has seen behind one URL, and its connections there."""
+    """The newest timeline that a process has seen on some hosts, and its connections there."""
 
     def __init__(self) -> None:
         self._newest: dict[int, int] = {}
@@ -147,12 +148,14 @@ class Timelines:
         self._open.add(connection)
 
 
-_KNOWN: Final[dict[str, Timelines]] = {}
+_PLACE: Final = ("host", "hostaddr", "port", "service")
+_KNOWN: Final[dict[tuple[str, ...], Timelines]] = {}
 
 
-def timelines_of(url: str) -> Timelines:
-    """Return what this process knows of the servers behind a URL, the pool and the sessions."""
-    return _KNOWN.setdefault(url, Timelines())
+def timelines_of(parameters: dict[str, Any]) -> Timelines:
+    """Return what this process knows of the servers at a place, whoever connects and what for."""
+    place = tuple(str(parameters.get(name) or "") for name in _PLACE)
+    return _KNOWN.setdefault(place, Timelines())
 
 
 def each_host(parameters: dict[str, Any]) -> list[str]:

@@ -33,9 +33,10 @@ from engine_pg.ids import new_id
 
 log = logging.getLogger(__name__)
 
-CHANNEL: Final = "engine_pg"
-LISTEN: Final = "listen engine_pg"
-RING: Final = "select pg_notify('engine_pg', topic) from unnest(%(topics)s::text[]) as t(topic)"
+LISTEN: Final = "do $$ begin execute format('listen %I', cluster_channel()); end $$"
+RING: Final = """
+select pg_notify(cluster_channel(), topic) from unnest(%(topics)s::text[]) as t(topic)
+"""
 QUEUE: Final = "queue"
 _BOUND_S: Final = 5.0
 _GATHER_S: Final = 0.001

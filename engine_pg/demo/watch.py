@@ -15,7 +15,7 @@ from engine_pg.clock import boottime
 from engine_pg.db.database import connect
 from engine_pg.db.tx import Connection, Params, Record
 from engine_pg.db.wire import bounded
-from engine_pg.errors import EngineError, Unavailable
+from engine_pg.errors import Unavailable
 
 READ_ONLY: Final = "set default_transaction_read_only = on"
 MEMBERS: Final[LiteralString] = """
@@ -60,7 +60,7 @@ class Watch:
             connection = self._connection = self._connection or await self._open()
             cursor = await bounded(connection, connection.execute(query, params), _BOUND_S)
             return await cursor.fetchall()
-        except EngineError:
+        except BaseException:  # a look that was cut short may have severed it
             await self._drop()
             raise
 

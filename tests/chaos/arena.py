@@ -1,4 +1,4 @@
-"""All that runs: PostgreSQL, the relay, the witness, engine nodes with hosts, lock clients."""
+"""All that runs: PostgreSQL, the network, the witness, engine nodes with hosts, lock clients."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from urllib.parse import urlsplit
 import psycopg
 from typing_extensions import override
 
+from chaos import disks
+from chaos.clocks import Clocks
 from chaos.history import History
-from chaos.relay import RelayControl
+from chaos.namespaces import Namespaces
+from chaos.network import CONDUCTOR, Network
+from chaos.relay import Relays
 from chaos.servers import Servers
 from chaos.worker import Plan
 from engine_pg.clock import boottime
@@ -30,15 +34,16 @@ from engine_pg.supervisor import Background
 WORKERS_DATABASE = "workers"
 TABLES = """
 create table chaos_register (key text primary key, token bigint not null, count bigint not null);
+create table chaos_filler (what text);
 create table chaos_write (
   write_id uuid primary key, key text not null, token bigint not null, member_id uuid not null,
   previous bigint, count bigint not null, unique (key, count)
 );
 """
-CONDUCTOR = "conductor"
 CLIENTS = 6
 LEADERSHIPS = 12
 BOUND_S = 30.0
+PARTS = (["relay"], ["witness", "witness.jsonl"])
 
 
 class Nodes(Stack):
@@ -49,16 +54,19 @@ class Nodes(Stack):
         state: StateFolder,
         options: Options,
         tell: Callable[[str], None],
-        urls: dict[str, str],
+        arena: Arena,
     ) -> None:
         super().__init__(state, options, tell)
-        self._urls = urls
+        self._arena = arena
 
     @override
     def _made(self) -> Iterator[Process]:
         for process in super()._made():
-            if url := self._urls.get(process.name):
-                process._env = dict(process._env) | {"ENGINE_DATABASE_URL": url}
+            if process.name in self._arena.links:
+                url = {"ENGINE_DATABASE_URL": self._arena.url(process.name)}
+                clock = self._arena.clocks.environment(process.name)
+                process._env = dict(process._env) | url | clock
+                process._command = self._arena.network.inside(process.name, process._command)
             yield process
 
 
@@ -66,16 +74,30 @@ class Arena:
     """The running whole; `open_arena` makes it."""
 
     def __init__(
-        self, folder: Path, *, seed: int, ttl_s: float, tell: Callable[[str], None]
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        ttl_s: float,
+        namespaces: bool,
+        tell: Callable[[str], None],
     ) -> None:
         self.folder = folder
         self.seed = seed
         self.ttl_s = ttl_s
         self.tell = tell
         self.records = folder / "history"
+        self.namespaces = namespaces
+        for home in ("first", "second") if namespaces else ():
+            disks.mount(folder / home)
         self.servers = Servers(folder)
-        self.relay = RelayControl(str(folder / "relay.socket"))
-        self.links: dict[str, int] = {}
+        self.clocks = Clocks(folder)
+        if namespaces:
+            self.clocks.give_servers_clocks(*self.servers.homes)
+        self.network: Network = (
+            Namespaces() if namespaces else Relays(str(folder / "relay.socket"), seed)
+        )
+        self.links: set[str] = set()
         self.workers: dict[str, Process] = {}
         self.stack: Nodes | None = None
         self.background: Background | None = None
@@ -94,17 +116,17 @@ class Arena:
         """Return the database's address as the client of a link sees it."""
         parts = urlsplit(self.servers.url(database))
         account = parts.netloc.rpartition("@")[0]
-        return parts._replace(netloc=f"{account}@127.0.0.1:{self.links[link]}").geturl()
+        host, port = self.network.address(link)
+        return parts._replace(netloc=f"{account}@{host}:{port}").geturl()
 
-    async def open_link(self, name: str) -> None:
-        """Make a link to the primary."""
-        port = self.servers.port
-        answer = await self.relay.tell("open", name, target=port, seed=self.seed)
-        self.links[name] = answer["port"]
+    async def open_link(self, name: str, listens: int = 0) -> None:
+        """Make a link to the primary for a process, which may listen on a port itself."""
+        await self.network.open(name, target=self.servers.port, listens=listens)
+        self.links.add(name)
 
     async def route(self, name: str) -> None:
         """Lead new connections of a link to the present primary."""
-        await self.relay.tell("route", name, target=self.servers.port)
+        await self.network.route(name, self.servers.port)
 
     def launch(self, name: str, module: str, *words: str) -> Process:
         """Start a process of ours, to be kept running."""
@@ -112,24 +134,30 @@ class Arena:
         paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
         command = [sys.executable, "-m", module, *words]
+        if name in self.links:
+            command = self.network.inside(name, command)
+            environment |= self.clocks.environment(name)
         log = self.folder / "logs" / f"{name}.log"
-        process = Process(name, command, self.tell, lambda: None, env=environment, log=log)
-        process.start()
-        self.background.start(process.keep(), name=name)
-        return process
+        return self._kept(Process(name, command, self.tell, lambda: None, env=environment, log=log))
 
-    def twin(self, original: Process) -> Process:
-        """Start a second process with the configuration of one that runs."""
+    async def twin(self, original: Process) -> Process:
+        """Start a second process with the configuration of one that runs, on its own machine."""
         self._twins += 1
         name = f"{original.name}-twin-{self._twins}"
+        await self.open_link(name)
         if original.name in self.workers:
             return self.launch(name, "chaos.worker", self._plan(original.name, name))
-        assert self.background is not None
+        command = self.network.inside(name, _outside(original._command))
         log = original.log.with_name(f"{name}.log")
-        twin = Process(name, original._command, self.tell, lambda: None, env=original._env, log=log)
-        twin.start()
-        self.background.start(twin.keep(), name=name)
-        return twin
+        return self._kept(
+            Process(name, command, self.tell, lambda: None, env=original._env, log=log)
+        )
+
+    def _kept(self, process: Process) -> Process:
+        assert self.background is not None
+        process.start()
+        self.background.start(process.keep(), name=process.name)
+        return process
 
     async def launch_worker(self, name: str) -> None:
         """Start a lock client with a link of its own."""
@@ -160,39 +188,32 @@ async def open_arena(
     ttl_s: float,
     nodes: int,
     workers: Sequence[str],
+    namespaces: bool,
     tell: Callable[[str], None],
 ) -> AsyncGenerator[Arena]:
-    """Start everything and stop it at the end."""
-    arena = Arena(folder, seed=seed, ttl_s=ttl_s, tell=tell)
+    """Start everything and stop it at the end; namespaces: only in an enclosure."""
+    arena = Arena(folder, seed=seed, ttl_s=ttl_s, namespaces=namespaces, tell=tell)
     (folder / "logs").mkdir()
     async with AsyncExitStack() as exits:
         exits.push_async_callback(arena.servers.stop)
         await arena.servers.start()
         arena.background = await exits.enter_async_context(Background())
-        for process in (
-            arena.launch("relay", "chaos.relay", str(folder / "relay.socket")),
-            arena.launch(
-                "witness",
-                "chaos.witness",
-                str(folder / "witness.socket"),
-                str(arena.records / "witness.jsonl"),
-            ),
-        ):
-            exits.push_async_callback(process.stop)
-        exits.callback(arena.relay.close)
-        await _until_there(folder / "relay.socket", folder / "witness.socket")
+        for module, *more in PARTS[namespaces:]:
+            await _start_part(arena, exits, module, *more)
+        exits.push_async_callback(arena.network.close)
+        first = free_ports(nodes) if nodes else 0
         names = [f"node-{number}" for number in range(1, nodes + 1)]
-        for name in (CONDUCTOR, *names):
-            await arena.open_link(name)
+        await arena.open_link(CONDUCTOR)
+        for name in names:
+            await arena.open_link(name, first + names.index(name))
         await _prepare(arena)
         for name in workers:
             await arena.launch_worker(name)
         if nodes:
             os.environ["ENGINE_DATABASE_URL"] = arena.url(CONDUCTOR)
             state = StateFolder(folder / "state")
-            options = Options(nodes=nodes, base_port=free_ports(nodes))
-            urls = {name: arena.url(name) for name in names}
-            arena.stack = await exits.enter_async_context(Nodes(state, options, tell, urls))
+            options = Options(nodes=nodes, base_port=first)
+            arena.stack = await exits.enter_async_context(Nodes(state, options, tell, arena))
         try:
             yield arena
         finally:
@@ -210,9 +231,18 @@ async def _prepare(arena: Arena) -> None:
         await connection.execute(TABLES)
 
 
-async def _until_there(*sockets: Path) -> None:
+def _outside(command: Sequence[str]) -> Sequence[str]:
+    """Return a command without the namespace that it enters."""
+    return command[2:] if command[0] == "nsenter" else command
+
+
+async def _start_part(arena: Arena, exits: AsyncExitStack, part: str, *records: str) -> None:
+    path = arena.folder / f"{part}.socket"
+    files = [str(arena.records / record) for record in records]
+    process = arena.launch(part, f"chaos.{part}", str(path), *files)
+    exits.push_async_callback(process.stop)
     deadline = boottime() + BOUND_S
-    while not all(path.exists() for path in sockets):
+    while not os.access(path, os.R_OK):
         if boottime() > deadline:
-            raise Unavailable(f"not there: {sockets}")
+            raise Unavailable(f"not there: {path}")
         await asyncio.sleep(0.02)

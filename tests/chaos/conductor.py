@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from chaos.arena import WORKERS_DATABASE, Arena, open_arena
 from chaos.checks import Violation, exclusion, fairness, handover, leaks, resumption, tokens, writes
-from chaos.checks.timeline import Timeline
+from chaos.checks.timeline import Span, Timeline
 from chaos.history import load, operations
 from chaos.nemesis import Nemesis, heal_everything
 from chaos.schedule import KINDS, schedule
@@ -42,9 +42,11 @@ select l.classid, l.objid, l.mode, a.application_name from pg_locks l left join 
 }
 MEMBERS = {"live members": "select member_id, node from member where state = 'live'"}
 VERSION = "show server_version"
+# Where the two are further apart than a run lasts, the database's clock had jumped between them.
 WRITES = """
 select w.write_id, w.key, w.token, w.previous, w.count,
-       coalesce(pg_xact_commit_timestamp(w.xmin) > m.ended_at, false) as after_end
+       coalesce(pg_xact_commit_timestamp(w.xmin) - m.ended_at
+                between interval '1 microsecond' and interval '30 min', false) as after_end
   from chaos_write w left join member m using (member_id) order by w.key, w.count
 """
 QUIET_S = 20.0
@@ -66,6 +68,7 @@ class Wanted:
     vms: int = 6
     ttl_s: float = 2.0
     kinds: Sequence[str] = KINDS
+    namespaces: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -88,6 +91,7 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         ttl_s=wanted.ttl_s,
         nodes=wanted.nodes,
         workers=wanted.names,
+        namespaces=wanted.namespaces,
         tell=tell,
     ) as arena:
         tell(f"Everything runs after {boottime() - began:.1f} s; the history is in {arena.records}")
@@ -95,6 +99,7 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         left = await _settle(arena, wanted)
         rows = await _rows(arena.servers.url(WORKERS_DATABASE), WRITES)
         version = (await _rows(arena.servers.url(), VERSION))[0]["server_version"]
+        mechanism = arena.network.mechanism
     found = await asyncio.to_thread(judge, folder / "history", wanted.ttl_s, rows, left, story)
     machine = {
         "system": platform.platform(),
@@ -102,6 +107,7 @@ async def conduct(wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> 
         "load": [round(load, 1) for load in os.getloadavg()],
         "python": platform.python_version(),
         "postgresql": version,
+        "network": mechanism,
     }
     took_s = round(boottime() - began, 1)
     return {**asdict(wanted), "machine": machine, "took_s": took_s, **found}
@@ -211,7 +217,10 @@ def judge(
     outcomes["act"] = Counter("done" if act["done"] else "refused" for act in acts)
     outcomes["act"]["late"] = sum(exclusion.late(act) for act in acts)
     return {
-        "faults": Counter(span.kind for span in timeline.faults),
+        "faults": Counter(span.kind for span in timeline.faults if "skipped" not in span.found),
+        "varieties": Counter(
+            (span.kind, variety(span)) for span in timeline.faults if variety(span)
+        ).most_common(),
         "troubles": [
             f"{span.kind}: {span.found[name]}"
             for span in timeline.faults
@@ -230,6 +239,25 @@ def judge(
         "notes": list(story.notes),
         "violations": [str(each) for each in violations],
     }
+
+
+def variety(span: Span) -> str:
+    """Say which of a kind a fault was, by what was drawn and what was found."""
+    details, found = span.fault["details"], span.found
+    if "skipped" in found:
+        return ""
+    told = {
+        "cut one way": "{way}",
+        "standby away": "{way}",
+        "clock jump": "{target} {by_s:+} s{cut_off}",
+        "failover": "old primary {old}",
+        "full disk": "{of}, by its {by}{died}",
+        "terminate": "{role}",
+    }.get(span.kind, "")
+    who = {"target": span.fault["target"].partition("-")[0]}
+    died = ", which gave up" if found.get("died") else ""
+    cut_off = " and cut off" if details.get("cut") and span.fault["target"] != "database" else ""
+    return told.format(**details, **who, died=died, cut_off=cut_off)
 
 
 def plan(wanted: Wanted, count: int) -> list[str]:

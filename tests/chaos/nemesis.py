@@ -6,13 +6,15 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
-from chaos.arena import CONDUCTOR, WORKERS_DATABASE, Arena
+from chaos import disks
+from chaos.arena import WORKERS_DATABASE, Arena
+from chaos.network import BOTH, CONDUCTOR, Harm
 from chaos.schedule import Fault
 from engine_pg.clock import boottime
 from engine_pg.cluster.members import gate_of
@@ -28,6 +30,15 @@ select pid from pg_stat_activity
 TERMINATE = "select pg_terminate_backend(%s)"
 EXHAUST = "select count(pg_advisory_lock((1::bigint << 50) + g)) from generate_series(1, 100000) g"
 HELD = "select kind, id, token, member_id from lock_grant where broken_at is null"
+FILL = {
+    "tables": """
+insert into chaos_filler select repeat(md5(g::text), 60) from generate_series(1, 20000) g
+""",
+    "log": "select pg_logical_emit_message(false, 'chaos', repeat('x', 1000000))",
+}
+FILLS = 64  # more than a segment of the log, far fewer than the primary keeps for its standby
+EMPTY = "truncate chaos_filler"
+NOW = "select extract(epoch from clock_timestamp())::float8"
 BREAK = "select lock_break(%s, %s, %s, %s, 'chaos', 'on purpose')"
 WRITER = "select pg_current_xact_id()"
 PATTERNS = {
@@ -36,6 +47,11 @@ PATTERNS = {
     "pool": "engine_pg {}",
     "worker": "engine_pg worker%",
     "any": "%",
+}
+FEED: Mapping[str, Sequence[Literal["there", "back"]]] = {  # as the standby sees it
+    "both": (),
+    "up": ("there",),
+    "down": ("back",),
 }
 OLD_AWAKE_S = 0.3
 TAKEOVER_BOUND_S = 6.0
@@ -56,9 +72,11 @@ class Nemesis:
             "stop": self._stop,
             "cut": self._cut,
             "cut one way": self._cut,
+            "isolate": self._isolate,
             "slow": self._cut,
             "lossy": self._cut,
             "twin": self._twin,
+            "clock jump": self._clock_jump,
             "terminate": self._terminate,
             "restart": self._restart,
             "crash": self._crash,
@@ -66,6 +84,7 @@ class Nemesis:
             "stall": self._stall,
             "standby away": self._standby_away,
             "exhaust": self._exhaust,
+            "full disk": self._full_disk,
             "long writer": self._long_writer,
             "break lock": self._break_lock,
             "join": self._join,
@@ -128,18 +147,47 @@ class Nemesis:
     async def _cut(self, fault: Fault) -> None:
         details = dict(fault.details)
         reset = details.pop("reset", False)
-        ways = [details.pop("way")] if "way" in details else ["up", "down"]
+        ways = (details.pop("way"),) if "way" in details else BOTH
         cut = fault.kind.startswith("cut")
-        await self._arena.relay.tell("hurt", fault.target, ways=ways, cut=cut, **details)
+        await self._arena.network.hurt(fault.target, Harm(ways=ways, cut=cut, **details))
         await asyncio.sleep(fault.length_s)
-        await self._arena.relay.tell("heal", fault.target, reset=reset)
+        await self._arena.network.heal(fault.target, reset=reset)
+
+    async def _isolate(self, fault: Fault) -> Found | None:
+        """Take a process from everybody, hosts and clients included."""
+        network = self._arena.network
+        if not network.whole_machines:
+            return {"skipped": "no machine of its own to isolate"}
+        await network.hurt(fault.target, Harm(cut=True, everybody=True))
+        await asyncio.sleep(fault.length_s)
+        await network.heal(fault.target)
+        return None
 
     async def _twin(self, fault: Fault) -> None:
         """Start a second process with the very configuration of one that runs."""
         arena, original = self._arena, self._arena.process(fault.target)
-        twin = arena.twin(original)
+        twin = await arena.twin(original)
         await asyncio.sleep(fault.length_s)
         twin.kill()
+
+    async def _clock_jump(self, fault: Fault) -> Found | None:
+        """Let a process, or the primary, believe in another time of day, and then no more."""
+        arena, name = self._arena, fault.target
+        if name == "database":
+            name = arena.servers.home("primary").name
+        if not arena.clocks.knows(name):
+            return {"skipped": "its clock cannot be made to jump here"}
+        async with await arena.servers.session() as connection:
+            before = await _now(connection), boottime()
+            arena.clocks.jump(name, fault.details["by_s"])
+            seen_s = await _now(connection) - before[0] - (boottime() - before[1])
+        if cut := fault.details["cut"] and fault.target in arena.links:
+            await arena.network.hurt(name, Harm(cut=True))
+        await asyncio.sleep(fault.length_s)
+        arena.clocks.jump(name, 0)
+        if cut:
+            await arena.network.heal(name)
+        return {"database_saw_s": round(seen_s)}
 
     async def _terminate(self, fault: Fault) -> Found:
         role = fault.details["role"]
@@ -172,7 +220,7 @@ class Nemesis:
         for name in arena.links:
             await arena.route(name)
             if old_is == "cut off" or name == CONDUCTOR:
-                await arena.relay.tell("heal", name, reset=True)
+                await arena.network.heal(name, reset=True)
         await asyncio.sleep(fault.length_s)
         if old_is == "frozen":  # what lay in its sockets is now carried out
             old.thaw()
@@ -191,7 +239,7 @@ class Nemesis:
         else:
             primary.feed.freeze()
         for name in self._arena.links if old_is == "cut off" else ():
-            await self._arena.relay.tell("hurt", name, ways=["up", "down"], cut=True)
+            await self._arena.network.hurt(name, Harm(cut=True))
 
     async def _stall(self, fault: Fault) -> Found:
         servers = self._arena.servers
@@ -201,8 +249,8 @@ class Nemesis:
         return {"accepting_at": await servers.until_writable()}
 
     async def _standby_away(self, fault: Fault) -> Found:
-        servers = self._arena.servers
-        servers.primary.feed.freeze()
+        servers, way = self._arena.servers, fault.details["way"]
+        servers.primary.feed.freeze(*FEED[way])
         await asyncio.sleep(fault.length_s)
         servers.primary.feed.heal()
         return {"accepting_at": await servers.until_writable()}
@@ -218,6 +266,40 @@ class Nemesis:
                 full = False
             await asyncio.sleep(fault.length_s)
         return {"exhausted": full}
+
+    async def _full_disk(self, fault: Fault) -> Found:
+        """Let a server's disk be full; a server that gives up is started when there is room."""
+        if not self._arena.namespaces:
+            return {"skipped": "no disk of its own to fill"}
+        servers, server = self._arena.servers, fault.details["of"]
+        home, end = servers.home(server), boottime() + fault.length_s
+        disks.fill(home, fault.details["room_kb"])
+        try:
+            said = await self._eat(fault.details["by"], end)
+            await asyncio.sleep(max(0.0, end - boottime()))
+            died = not servers.runs(server)
+        finally:
+            disks.empty(home)
+        await servers.rejoin()
+        accepting_at = await servers.until_writable()
+        async with await servers.session(WORKERS_DATABASE) as connection:
+            await connection.execute(EMPTY)
+        return {"accepting_at": accepting_at, "died": died, "said": said}
+
+    async def _eat(self, what: str, end: float) -> str:
+        """Write until the disk is full or the time over; return what the server said."""
+        try:
+            async with (
+                asyncio.timeout(end - boottime()),
+                await self._arena.servers.session(WORKERS_DATABASE) as connection,
+            ):
+                for _ in range(FILLS):
+                    await connection.execute(FILL[what])
+        except psycopg.Error as error:
+            return str(error).splitlines()[0]
+        except TimeoutError:
+            pass
+        return "nothing"
 
     async def _long_writer(self, fault: Fault) -> None:
         async with AsyncExitStack() as exits:
@@ -252,8 +334,15 @@ class Nemesis:
             return [row[0] for row in await cursor.fetchall()]
 
 
+async def _now(connection: psycopg.AsyncConnection) -> float:
+    """Return the time of day as the database sees it."""
+    row = await (await connection.execute(NOW)).fetchone()
+    assert row
+    return row[0]
+
+
 async def heal_everything(arena: Arena) -> None:
     """Undo whatever a fault that was interrupted has left behind."""
     for name in arena.links:
-        await arena.relay.tell("heal", name, reset=False)
+        await arena.network.heal(name)
     arena.servers.primary.thaw()

@@ -13,10 +13,14 @@ import contextlib
 import json
 import random
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import uvloop
+
+from chaos.network import Harm
+from engine_pg.errors import Invalid
 
 RETRANSMISSION_S = 0.2
 
@@ -136,25 +140,63 @@ class Relay:
         return {}
 
 
-class RelayControl:
-    """Tells the relay's process what to do."""
+class Relays:
+    """The network of a machine that permits no other: tells the relay's process what to do."""
 
-    def __init__(self, path: str) -> None:
+    mechanism = (
+        "Links are TCP relays in user space, one for each process: a cut"
+        " holds back both directions or one and delivers late or resets; a loss costs what a"
+        " retransmission does."
+    )
+    whole_machines = False
+
+    def __init__(self, path: str, seed: int) -> None:
         self._path = path
+        self._seed = seed
+        self._ports: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def tell(self, verb: str, link: str, **more: Any) -> dict[str, Any]:
+    async def open(self, link: str, *, target: int, listens: int = 0) -> None:  # noqa: ARG002 - found without us
+        """Make a link to a port of this machine; its process may listen on a port for others."""
+        answer = await self._tell("open", link, target=target, seed=self._seed)
+        self._ports[link] = answer["port"]
+
+    def address(self, link: str) -> tuple[str, int]:
+        """Return where the process of a link finds the database."""
+        return "127.0.0.1", self._ports[link]
+
+    def inside(self, link: str, command: Sequence[str]) -> list[str]:  # noqa: ARG002 - all are here
+        """Return a command as it is to be run by whoever uses the link."""
+        return list(command)
+
+    async def route(self, link: str, target: int) -> None:
+        """Lead new connections to another port."""
+        await self._tell("route", link, target=target)
+
+    async def hurt(self, link: str, harm: Harm) -> None:
+        """Let a harm begin, instead of any other."""
+        told = asdict(harm)
+        if told.pop("everybody"):
+            raise Invalid("a relay leads to the database alone")
+        await self._tell("hurt", link, **told)
+
+    async def heal(self, link: str, *, reset: bool = False) -> None:
+        """Make a link whole; what was held back arrives late, or its connections are reset."""
+        await self._tell("heal", link, reset=reset)
+
+    async def close(self) -> None:
+        """Stop telling; the relay's process is its starter's to stop."""
+        if self._streams is not None:
+            self._streams[1].close()
+
+    async def _tell(self, verb: str, link: str, **more: Any) -> dict[str, Any]:
         async with self._lock:
             if self._streams is None:
                 self._streams = await asyncio.open_unix_connection(self._path)
             reader, writer = self._streams
             writer.write(json.dumps({"verb": verb, "link": link} | more).encode() + b"\n")
             return json.loads(await reader.readline())
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
 
 
 if __name__ == "__main__":

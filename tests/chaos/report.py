@@ -9,15 +9,7 @@ from typing import Any
 
 Result = Mapping[str, Any]
 NOTHING = "| none | | | |"
-SKIPPED = (
-    "Not done: a jump of the clock (the machine is shared, and no clock of the wall decides"
-    " anything); a suspended machine; a full disk."
-)
-MECHANISM = (
-    "Links are TCP relays in user space, one for each process and one for the standby: a cut"
-    " holds back both directions or one and delivers late or resets; a loss costs what a"
-    " retransmission does."
-)
+NEVER = "Not done: a suspended machine; the loss of a disk."
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -48,8 +40,8 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
         f" PostgreSQL {machine['postgresql']}, Python {machine['python']}."
     )
     yield ""
-    yield MECHANISM
-    yield SKIPPED
+    yield "\n".join(dict.fromkeys(result["machine"]["network"] for result in results))
+    yield NEVER
     yield ""
     yield f"**Violations: {len(broken) or 'none'}**"
     yield ""
@@ -61,11 +53,22 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
 def _faults(results: Sequence[Result]) -> Iterator[str]:
     faults: Counter[str] = Counter()
     troubles: Counter[str] = Counter()
+    varieties: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         faults.update(result["faults"])
         troubles.update(result["troubles"])
-    yield from ("", f"## Faults: {faults.total()}", "", "| kind | times |", "|---|---|")
-    yield from (f"| {kind} | {count} |" for kind, count in sorted(faults.items()))
+        for (kind, variety), count in result["varieties"]:
+            varieties[kind][variety] += count
+    yield from (
+        "",
+        f"## Faults: {faults.total()}",
+        "",
+        "| kind | times | of these |",
+        "|---|---|---|",
+    )
+    for kind, count in sorted(faults.items()):
+        told = "; ".join(f"{often} {each}" for each, often in sorted(varieties[kind].items()))
+        yield f"| {kind} | {count} | {told} |"
     yield from (f"\n{count} times: {what}" for what, count in troubles.most_common(10))
 
 

@@ -12,7 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-ON_PROCESSES = ("kill", "freeze", "stop", "cut", "cut one way", "slow", "lossy", "twin")
+ON_PROCESSES = (
+    "kill",
+    "freeze",
+    "stop",
+    "cut",
+    "cut one way",
+    "isolate",
+    "slow",
+    "lossy",
+    "twin",
+)
+ON_CLOCKS = ("clock jump",)
 ON_DATABASE = (
     "terminate",
     "restart",
@@ -21,14 +32,24 @@ ON_DATABASE = (
     "stall",
     "standby away",
     "exhaust",
+    "full disk",
     "long writer",
     "break lock",
 )
-KINDS = (*ON_PROCESSES, *ON_DATABASE, "join")
-AGAIN: Mapping[str, int] = {"kill": 2, "freeze": 2, "cut": 1, "terminate": 2, "failover": 2}
-CALM = ("kill", "freeze", "cut", "stop", "join")
+KINDS = (*ON_PROCESSES, *ON_CLOCKS, *ON_DATABASE, "join")
+AGAIN: Mapping[str, int] = {
+    "kill": 2,
+    "freeze": 2,
+    "cut": 1,
+    "cut one way": 1,
+    "terminate": 2,
+    "failover": 2,
+}
+CALM = ("kill", "freeze", "cut", "isolate", "stop", "join")
 CALM_S = 2.7  # longer than a lease and a bit: the others were well when it came
 ROLES = ("lock session", "doorbell", "pool", "worker", "any")
+OF_THE_DATABASE = 0.4  # of the jumps
+JUMPS_S = (-86400, -3600, 3600, 86400)  # each further from any other than a run lasts
 OLD_PRIMARY = ("frozen", "cut off", "dead", "alive")
 
 
@@ -83,6 +104,8 @@ def _cards(dice: random.Random, kinds: Sequence[str]) -> Iterator[str]:
 def _target(dice: random.Random, kind: str, nodes: Sequence[str], workers: Sequence[str]) -> str:
     if kind == "join":
         return "newcomer"
+    if kind in ON_CLOCKS and dice.random() < OF_THE_DATABASE:
+        return "database"
     if kind in ON_DATABASE and kind != "terminate":
         return "database"
     return dice.choice(workers if dice.random() < 0.6 or not nodes else nodes)
@@ -97,7 +120,9 @@ def _length_s(dice: random.Random, kind: str, longest_s: float) -> float:
         "standby away": (0.3, 4.0),
         "failover": (0.1, 2.5),
         "exhaust": (0.3, 1.5),
+        "full disk": (1.0, 4.0),
         "long writer": (2.0, 5.0),
+        "clock jump": (2.5, 6.0),  # longer than a lease, for those that are cut off
         "twin": (3.0, 6.0),
         "join": (8.0, 10.0),
         "slow": (1.0, 5.0),
@@ -114,6 +139,13 @@ def _details(dice: random.Random, kind: str) -> dict[str, Any]:
         "slow": {"delay_s": round(dice.uniform(0.001, 0.25), 3)},
         "lossy": {"loss": round(dice.uniform(0.02, 0.25), 3)},
         "terminate": {"role": dice.choice(ROLES)},
+        "clock jump": {"by_s": dice.choice(JUMPS_S), "cut": dice.random() < 0.75},
+        "full disk": {
+            "of": dice.choice(("primary", "primary", "standby")),
+            "by": dice.choice(("tables", "log")),
+            "room_kb": dice.choice((0, 64, 1024)),
+        },
+        "standby away": {"way": dice.choice(("both", "up", "down"))},
         "failover": {"old": dice.choice(OLD_PRIMARY)},
     }
     return drawn.get(kind, {})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 from replication import Pair, Server
@@ -24,11 +26,14 @@ PROBE = "select pg_logical_emit_message(true, 'chaos', 'it accepts writes')"
 BOUND_S = 40.0
 POLL_S = 0.02
 
+Role = Literal["primary", "standby"]
+
 
 class Servers:
     """A primary and its synchronous standby; which is which changes with each failover."""
 
     def __init__(self, folder: Path) -> None:
+        self.homes = (folder / "first", folder / "second")  # as a pair names them
         self._pair = Pair(folder)
         for server in self._pair.servers:
             server.settings.update(SETTINGS)
@@ -42,6 +47,14 @@ class Servers:
         """The primary's own port."""
         return self.primary.embedded.port()
 
+    def home(self, role: Role) -> Path:
+        """Return the folder of a server."""
+        return self.homes[self._pair.servers.index(getattr(self._pair, role))]
+
+    def runs(self, role: Role) -> bool:
+        """Say whether a server runs."""
+        return getattr(self._pair, role).embedded.is_running()
+
     def url(self, database: str = "engine", *, administrator: bool = False) -> str:
         """Return the primary's own address."""
         return self.primary.embedded.url(database, "postgres" if administrator else "engine")
@@ -51,7 +64,11 @@ class Servers:
         await asyncio.to_thread(self._pair.start)
 
     async def stop(self) -> None:
+        """Stop both, and keep what they logged: their disks may not outlive the run."""
         await asyncio.to_thread(self._pair.stop)
+        for home in self.homes:
+            for log in (home / "log").glob("*.log"):
+                shutil.copy(log, home.parent / "logs" / f"{home.name}-{log.name}")
 
     async def rejoin(self) -> None:
         """Make a pair again of whatever is left."""

@@ -2,32 +2,27 @@
 
 What each process told is judged after each step: by the times at which it believed that it held a
 key, by the rows in the database, and by the advisory locks of its session.
-
-ENGINE_TEST_STATEFUL_SECONDS=600 goes on for that long, with new dice.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 
 import pytest
 from cluster.lock_laboratory import BOUND_S, INFINITE, Asked, Laboratory
-from hypothesis import HealthCheck, Phase, settings
+from cluster.walks import SECONDS, walk
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from engine_pg.clock import boottime
 from engine_pg.cluster.keys import LockKey
 
-SECONDS = float(os.environ.get("ENGINE_TEST_STATEFUL_SECONDS", "0"))
 NAMES = ["x", "y"]
 MODES = ["exclusive", "shared"]
 wishes = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(MODES), min_size=1).map(
@@ -340,19 +335,6 @@ def signed(advisory: int) -> int:
     return advisory - (1 << 64) if advisory >= 1 << 63 else advisory
 
 
-def rules(examples: int, *, derandomize: bool) -> settings:
-    return settings(
-        max_examples=examples,
-        stateful_step_count=30,
-        deadline=None,
-        derandomize=derandomize,
-        database=None,
-        phases=[Phase.generate],  # to shrink is in vain: processes never do the same twice
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-
-
 @pytest.mark.timeout(max(180, SECONDS + 120))
 def test_locks_of_several_processes_exclude_each_other_whatever_befalls_them(
     postgres, fresh_database_url
@@ -365,10 +347,7 @@ def test_locks_of_several_processes_exclude_each_other_whatever_befalls_them(
 
     Machine.laboratory = laboratory
     try:
-        run_state_machine_as_test(Machine, settings=rules(6, derandomize=True))
-        until = boottime() + SECONDS
-        while SECONDS and boottime() < until:
-            run_state_machine_as_test(Machine, settings=rules(10, derandomize=False))
+        walk(Machine, examples=6, steps=30)
         for process in laboratory.processes:
             process.stop()
     finally:

@@ -1,4 +1,4 @@
-"""Two servers for the tests of failover: one pair for a run, one database for each test."""
+"""Two servers for the tests of failover, one pair for a run; members that poll for nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 from links import Link
 from psycopg import sql
 from replication import Pair
+
+from engine_pg.cluster import membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,12 @@ class Replicated:
             yield link, self.url_of(link)
         finally:
             link.close()
+
+
+@pytest.fixture
+def no_poll(monkeypatch):
+    """Let nobody poll: only a ring, or what the protocol does by itself, wakes a waiter."""
+    monkeypatch.setattr(membership, "_POLL_S", 1000.0)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from integration.nodes import LEASE, eventually, node, run
 from integration.stops import stop_at
 from integration.test_cluster_hardship import claimed
-from integration.test_cluster_interleavings import raw
+from integration.test_cluster_interleavings import PATIENT, raw
 from integration.test_cluster_locks import ADVISORY, alone, together
 
 from engine_pg.cluster.breaking import break_lock
@@ -17,7 +17,24 @@ from engine_pg.cluster.locks import LockBusy
 from engine_pg.cluster.members import gate_of
 from engine_pg.errors import Invalid, MemberEnded, NotFound, StaleToken
 
+BATCH_WAITS = """
+select 1 from pg_stat_activity where query like '%%cluster_batch%%' and wait_event_type = 'Lock'
+   and wait_event = 'transactionid' and datname = current_database()
+"""
+VACANT = "select 1 from lock_grant where id = %(id)s and member_id is null"
 WHO = {"by": "admin@internal", "reason": "it hangs"}
+
+
+async def vacated(one, name: str):
+    """Return a command that awaits an adopter, and the key of the grant that stands for it."""
+    command, claim, key = await claimed(one, name)
+    one.claims.vacate(claim)
+
+    async def stands():
+        return await one.rows(VACANT, id=name)
+
+    await eventually(stands)
+    return command, key
 
 
 def test_the_body_under_a_broken_lock_is_cancelled_before_somebody_else_gets_it(database_url):
@@ -95,15 +112,7 @@ def test_a_command_whose_lock_is_broken_is_over_and_the_audit_says_why(database_
 def test_a_grant_that_awaits_an_adopter_can_be_broken(database_url):
     async def story():
         async with node(database_url, "a") as a, node(database_url, "b") as b:
-            command, claim, key = await claimed(a, "vacant")
-            a.claims.vacate(claim)
-
-            async def vacant():
-                return await b.rows(
-                    "select 1 from lock_grant where id = 'vacant' and member_id is null"
-                )
-
-            await eventually(vacant)
+            command, key = await vacated(a, "vacant")
             await break_lock(b.db, key.key, **WHO)
             assert await b.claims.claim(command) is None
             await b.locks.acquire(key, wait_s=5)
@@ -223,5 +232,51 @@ def test_a_grant_that_was_given_back_meanwhile_is_not_called_broken(database_url
             await other.execute("select pg_advisory_unlock(7001, %s)", gate)
             with pytest.raises(NotFound, match="given back or taken over"):
                 await breaking
+
+    run(story())
+
+
+def broken_meanwhile(name: str) -> dict[str, str]:
+    """Return where a stop holds who breaks a lock: it has the grant, its command not yet ended."""
+    return {"event": "after update", "when": f"new.broken_at is not null and new.id = '{name}'"}
+
+
+def test_breaking_and_claiming_do_not_wait_for_each_other(database_url):
+    async def story():
+        url = database_url
+        async with node(url, "a") as a, node(url, "b") as b:
+            command, key = await vacated(a, "claimed")
+            async with stop_at(url, "lock_grant", **broken_meanwhile("claimed")) as stop:
+                breaking = asyncio.ensure_future(break_lock(a.db, key.key, **WHO))
+                await stop.reached()
+                async with asyncio.timeout(LEASE.ttl_s / 2):
+                    assert await b.claims.claim(command) is None
+                await stop.go()
+                assert [each.token for each in await breaking]
+            assert await b.claims.claim(command) is None
+            assert b.session._number == 1  # nobody's batch failed
+
+    run(story())
+
+
+def test_breaking_and_giving_up_a_command_wait_in_one_order(database_url, caplog):
+    async def story():
+        url = database_url
+        async with node(url, "a", lease=PATIENT) as a, node(url, "b", lease=PATIENT) as b:
+            command, claim, key = await claimed(a, "given up")
+            async with stop_at(url, "lock_grant", **broken_meanwhile("given up")) as stop:
+                breaking = asyncio.ensure_future(break_lock(b.db, key.key, **WHO))
+                await stop.reached()
+                a.claims.vacate(claim)
+
+                async def waits():
+                    return await b.rows(BATCH_WAITS)
+
+                await eventually(waits)
+                await stop.go()
+                assert [each.forced for each in await breaking] == [False]
+            await b.locks.acquire(key, wait_s=5)
+            assert await b.claims.claim(command) is None
+            assert "deadlock" not in caplog.text
 
     run(story())

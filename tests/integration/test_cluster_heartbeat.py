@@ -119,7 +119,7 @@ def test_only_the_four_eldest_look_between_their_renewals(fresh_database_url):
 
             def looking(*expected: bool):
                 async def check():
-                    return tuple(one.session.looks_twice for one in nodes) == expected
+                    return tuple(one.session.looks_often for one in nodes) == expected
 
                 return check
 

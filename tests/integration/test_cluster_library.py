@@ -22,6 +22,9 @@ from engine_pg.cluster import (
     Wanted,
     schema,
 )
+from engine_pg.db.database import Database
+from engine_pg.db.listener import RING, Doorbells
+from engine_pg.db.urls import schema_url
 from engine_pg.errors import Conflict, Invalid
 from engine_pg.ids import new_id
 
@@ -38,7 +41,7 @@ insert into member values ('one of theirs');
 """
 
 
-COMMON = ("pg_notify('engine_pg'", "'engine_pg.rings'")  # of the doorbells, whatever the schema
+ENGINES_CHANNEL = "engine_pg"  # named in the function that tells of each schema's own
 SHAPE = """
 select 'function', pg_get_functiondef(oid) from pg_proc
  where pronamespace = to_regnamespace(%(schema)s)
@@ -109,9 +112,7 @@ def shape(url, name):
     """Return what a schema consists of, as far as two of them can be compared."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(SHAPE, {"schema": name}).fetchall()
-    for words in COMMON:
-        rows = [(kind, text.replace(words, "")) for kind, text in rows]
-    return [(kind, text.replace(name, "")) for kind, text in rows]
+    return [(kind, text.replace(ENGINES_CHANNEL, "").replace(name, "")) for kind, text in rows]
 
 
 def test_a_schema_of_a_newer_version_is_refused(service_url):
@@ -210,6 +211,54 @@ def test_two_clusters_in_one_database_do_not_see_each_other(service_url):
 
     run(story())
     assert paid_by(service_url) == "b"
+
+
+def test_the_rings_of_one_cluster_do_not_wake_another_in_the_same_database(service_url):
+    schema.install(service_url, "other")
+
+    async def story():
+        url, other_url = (schema_url(service_url, name) for name in (schema.SCHEMA, "other"))
+        ours, theirs = Doorbells(url), Doorbells(other_url)
+        own, foreign, mark = ours.bell("members"), theirs.bell("members"), theirs.bell("mark")
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(each.run()) for each in (ours, theirs)]
+            for bell in (own, foreign, mark):
+                assert await bell.wait(10)  # all ring once when they begin to listen
+            for place, topic in [(url, "members"), (other_url, "mark")]:
+                await ring_from_outside(place, topic)
+            assert await own.wait(10)
+            assert await mark.wait(10)
+            assert not await foreign.wait(0)  # it would have been heard before the mark
+            for each in running:
+                each.cancel()
+
+    run(story())
+
+
+async def ring_from_outside(url, topic):
+    async with Database(url) as db:
+        await db.statement(RING, {"topics": [topic]})
+
+
+@pytest.mark.usefixtures("no_poll")
+def test_a_release_rings_who_waits_for_it_in_a_schema_of_its_own(service_url):
+    async def story():
+        async with cluster(service_url, "a") as a, cluster(service_url, "b") as b:
+
+            async def wait():
+                async with b.lock(KEY, wait_s=20):
+                    return True
+
+            async def waits():
+                return execute(service_url, "select 1 from engine_pg.lock_ticket")
+
+            async with a.lock(KEY):
+                waiting = asyncio.ensure_future(wait())
+                await eventually(waits)
+            async with asyncio.timeout(5):
+                assert await waiting
+
+    run(story())
 
 
 def test_a_member_that_was_ended_joins_again_and_its_old_locks_are_lost(service_url):

@@ -22,8 +22,8 @@ def lose_next_grant(one: TestNode, then) -> None:
     assert connection is not None
     ask, resume = connection.ask, session._try_resume
 
-    async def lossy(query, params, bound_s=None):
-        row = await ask(query, params, bound_s)
+    async def lossy(query, params, *how):
+        row = await ask(query, params, *how)
         if query is BATCH and any((row["reply"]["acquired"] or {}).get("tokens") or ()):
             session._try_resume = resumed
             raise OutcomeUnknown("the reply was lost")

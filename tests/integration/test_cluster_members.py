@@ -13,8 +13,14 @@ from engine_pg.clock import boottime
 from engine_pg.cluster.fence import Fence
 from engine_pg.cluster.locks import LockBusy, LockKey, Reason, Wanted
 from engine_pg.cluster.members import end_member
-from engine_pg.errors import StaleTerm
+from engine_pg.db.database import Database
+from engine_pg.errors import EngineError, StaleTerm
 from engine_pg.ids import new_id
+
+SESSIONS = """
+select 1 from pg_stat_activity where application_name = 'engine_pg lock session a'
+   and datname = current_database()
+"""
 
 
 async def open_command(one) -> UUID:
@@ -53,6 +59,25 @@ def test_a_member_that_leaves_frees_everything_at_once(database_url):
             await a.membership.leave()
             await b.locks.acquire(key, wait_s=5)
             assert boottime() - left < LEASE.ttl_s / 2
+
+    run(story())
+
+
+def test_who_cannot_declare_itself_leaves_no_member_and_no_session_behind(fresh_database_url):
+    async def story():
+        async with Database(fresh_database_url) as db:
+            await db.statement("alter function member_declare rename to another")
+            with pytest.raises(EngineError, match="member_declare"):
+                async with node(fresh_database_url, "a"):
+                    pytest.fail("it has joined")
+
+            async def gone():
+                async with db.read() as tx:
+                    return not await tx.all(SESSIONS)
+
+            async with db.read() as tx:
+                assert await tx.all("select state from member") == [{"state": "ended"}]
+            await eventually(gone)
 
     run(story())
 

@@ -11,16 +11,11 @@ from integration.test_cluster_hardship import claimed
 from integration.test_cluster_locks import alone, together
 from integration.test_cluster_waiting import waiting
 
-from engine_pg.cluster import membership
-
 ALMOST_NONE = 60  # 30 renewals and looks, and a few tries
 ORPHANS = "select 1 from lock_grant where id = %(id)s and member_id is null"
 WATCHED_S = 1.0
 
-
-@pytest.fixture(autouse=True)
-def no_poll(monkeypatch):
-    monkeypatch.setattr(membership, "_POLL_S", 1000.0)
+pytestmark = pytest.mark.usefixtures("no_poll")
 
 
 async def batches_while(members, *asking) -> int:

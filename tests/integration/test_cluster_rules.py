@@ -29,7 +29,7 @@ from integration.test_cluster_members import open_command
 from integration.test_cluster_waiting import TICKETS, waiting
 from psycopg.types.json import Jsonb
 
-from engine_pg.cluster import membership, requests
+from engine_pg.cluster import requests
 from engine_pg.cluster.batch import BATCH
 from engine_pg.cluster.breaking import break_lock
 from engine_pg.cluster.connection import SessionConnection
@@ -41,12 +41,13 @@ from engine_pg.cluster.membership import Lease
 from engine_pg.cluster.ops import Releasing
 from engine_pg.cluster.session import RESUME
 from engine_pg.db.database import Database
-from engine_pg.errors import MemberEnded, OutcomeUnknown
+from engine_pg.errors import EngineError, MemberEnded, OutcomeUnknown
 from engine_pg.ids import new_id
 
 RARE = Lease(ttl_s=40.0, margin_s=1.0, heartbeat_s=10.0)
 SHUT = "select pg_advisory_lock(7001, %s)"
 OPEN = "select pg_advisory_unlock(7001, %s)"
+SHUT_FOR_ALL = "select gate_shut(%(gate)s)"
 AT_THE_GATE = """
 select 1 from pg_stat_activity where wait_event = 'PgSleep' and query like %(call)s
    and datname = current_database()
@@ -66,12 +67,6 @@ union all select 'leadership' from leader where member_id = %(m)s
 """
 RENEWAL = "select renewal from member where member_id = %(m)s"
 IN_DOUBT = "select pid from pg_stat_activity where wait_event = 'SyncRep' and application_name = %s"
-
-
-@pytest.fixture
-def no_poll(monkeypatch):
-    """Let nobody poll: only a ring, or what the protocol does by itself, wakes a waiter."""
-    monkeypatch.setattr(membership, "_POLL_S", 1000.0)
 
 
 @pytest.fixture
@@ -152,6 +147,31 @@ def test_a_frozen_holder_of_a_gate_does_not_block_the_ending(fresh_database_url)
             assert await end(a, b)
             with pytest.raises(psycopg.OperationalError):
                 await frozen.execute("commit")
+
+    run(story())
+
+
+@pytest.mark.parametrize("who", ["another ender", "a drain"])
+def test_who_freezes_with_the_gate_for_himself_holds_nobody_up_for_long(fresh_database_url, who):
+    idle_s = 0.8
+
+    async def story():
+        url = fresh_database_url
+        async with (
+            node(url, "a", lease=PATIENT) as a,
+            node(url, "b", lease=PATIENT) as b,
+            Database(url, idle_in_transaction_s=idle_s) as theirs,
+        ):
+            writing = theirs.write()
+            tx = await writing.__aenter__()
+            await tx.run(SHUT_FOR_ALL, {"gate": gate_of(a.member_id)})  # and no commit follows
+            async with asyncio.timeout(idle_s + 2):
+                if who == "a drain":
+                    await a.membership.fencing._drain()
+                else:
+                    assert await end(a, b)
+            with pytest.raises(EngineError):
+                await writing.__aexit__(None, None, None)
 
     run(story())
 
@@ -448,7 +468,7 @@ def test_the_advisory_lock_follows_an_adopted_grant_when_it_becomes_free(fresh_d
             command, claim, key = await claimed(a, "followed")
             a.claims.vacate(claim)
             await other.execute("select pg_advisory_lock(%s)", [key.key.advisory])
-            assert await b.claims.claim(command)
+            assert await eventually(lambda: b.claims.claim(command))  # the vacating is on its way
             followed = "select advisory_held from lock_grant where id = 'followed'"
             assert await b.rows(followed) == [{"advisory_held": False}]
             await other.execute("select pg_advisory_unlock(%s)", [key.key.advisory])
@@ -709,9 +729,9 @@ def test_trust_is_counted_from_the_sending_of_a_renewal(fresh_database_url):
         async with node(fresh_database_url, "a") as a:
             whole, sent = a.session._ask, []
 
-            async def slow(query, params):
+            async def slow(query, params, *how):
                 before = a.session.clock()
-                row = await whole(query, params)
+                row = await whole(query, params, *how)
                 await asyncio.sleep(0.05)
                 if query is RENEW:
                     sent.append(before)

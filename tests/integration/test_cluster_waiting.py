@@ -10,19 +10,12 @@ from integration.nodes import LEASE, eventually, node, run
 from integration.stops import stop_at
 from integration.test_cluster_locks import ADVISORY, alone, cut_lock_session, together
 
-from engine_pg.cluster import membership
 from engine_pg.cluster.locks import LockBusy, Reason
 from engine_pg.cluster.ops import Op
 from engine_pg.errors import Invalid, Locked, MemberEnded
 from engine_pg.ids import new_id
 
 TICKETS = "select id, mode, reason from lock_ticket order by ticket"
-
-
-@pytest.fixture
-def no_poll(monkeypatch):
-    """Let nobody poll: only a ring, or what the protocol does by itself, wakes a waiter."""
-    monkeypatch.setattr(membership, "_POLL_S", 1000.0)
 
 
 async def waiting(one, count: int) -> None:

@@ -75,7 +75,7 @@ def test_the_table_is_counted_as_the_server_counts_it(fresh_database_url):
             before = (await looks.lock_table(tx)).used
             await tx.all("select pg_advisory_xact_lock_shared(n) from generate_series(1, 500) as n")
             after = await looks.lock_table(tx)
-            assert 500 <= after.used - before < 600
+            assert 400 < after.used - before < 600  # what others hold comes and goes meanwhile
             settings = await tx.first(
                 "select current_setting('max_locks_per_transaction')::int as locks,"
                 " current_setting('max_connections')::int as connections"

@@ -247,8 +247,10 @@ def test_a_report_names_what_broke_and_under_which_seed():
             "load": [1.0],
             "python": "3",
             "postgresql": "18",
+            "network": "wires",
         },
         "faults": {"kill": 2},
+        "varieties": [[["kill", "at night"], 1]],
         "troubles": [],
         "operations": {"acquire": {"ok": 3}},
         "handovers": [{"kind": "kill", "name": "x", "took_s": 2.1, "counts": True}],
@@ -263,6 +265,7 @@ def test_a_report_names_what_broke_and_under_which_seed():
     assert "Violations: 1" in text
     assert "seed 7: exclusion: two at once" in text
     assert "| kill | 1 | 2.100 s | 2.100 s | 1 | 2.100 s | 2.100 s |" in text
+    assert "| kill | 2 | 1 at night |" in text
     assert "Violations: none" in report([result | {"violations": []}])
 
 

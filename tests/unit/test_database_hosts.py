@@ -6,7 +6,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from engine_pg.db.hosts import HostConnection, Timelines, each_host
+from engine_pg.db.hosts import HostConnection, Timelines, each_host, timelines_of
+from engine_pg.db.urls import schema_url
 
 
 def places(url: str) -> list[tuple[object, object]]:
@@ -55,3 +56,10 @@ def test_an_older_timeline_of_the_same_system_is_refused_and_of_another_is_not()
         timelines.admit(Seen(1, 1))
     timelines.admit(Seen(1, 2))
     timelines.admit(Seen(7, 1))
+
+
+def test_all_pools_of_a_process_share_what_it_knows_of_the_same_hosts():
+    url = "postgresql://u@a:1,b:2/d"
+    one, other = (conninfo_to_dict(each) for each in (url, schema_url(url, "engine_pg")))
+    assert timelines_of(one | {"application_name": "x"}) is timelines_of(other)
+    assert timelines_of(one) is not timelines_of(conninfo_to_dict("postgresql://u@a:1,b:3/d"))

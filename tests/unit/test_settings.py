@@ -31,7 +31,7 @@ def test_the_database_alone_suffices():
 
 def test_margin_and_heartbeat_follow_the_ttl():
     settings = load_settings(lease_ttl_s=2)
-    assert (settings.lease_margin_s, settings.heartbeat_s) == (0.2, 0.2)
+    assert (settings.lease_margin_s, settings.heartbeat_s) == (0.2, 0.4)
 
 
 def test_an_argument_wins_over_a_variable_and_that_over_the_file(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ from chaos.checks.timeline import Span, Timeline
 
 TAKEOVER_S = 0.5
 GRACEFUL_S = 0.2
-MEASURED = ("kill", "freeze", "cut", "cut one way", "stop")
+MEASURED = ("kill", "freeze", "cut", "cut one way", "isolate", "stop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""When answers are told: while the next batch is under way, and before a resume at the latest."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from integration.nodes import node, run
+from integration.stops import stop_at
+
+from engine_pg.cluster.locks import LockKey, Locks, Wanted
+from engine_pg.cluster.membership import Lease
+from engine_pg.cluster.pace import LEAST, Pace
+from engine_pg.cluster.session import LockSession
+from engine_pg.errors import OutcomeUnknown
+
+TOKENS = "select array_agg(token) as tokens from lock_grant where kind = 'test'"
+SECOND = "new.id = 'second 0'"
+MANY = 2 * LEAST
+
+
+@pytest.fixture
+def overlapping(monkeypatch):
+    """Nobody is told as long as there is something to send."""
+    monkeypatch.setattr(Pace, "first", lambda _pace, _answers, _queued, _most: 0)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What happens when a batch is sent: one call for each, which may raise; and how many were."""
+    calls = []
+    ask = LockSession._ask
+
+    async def asked(session, query, params, meanwhile=None):
+        if params.get("tries", "{}") == "{}":
+            return await ask(session, query, params, meanwhile)
+        if calls:
+            calls.pop(0)()
+        return await ask(session, query, params, meanwhile)
+
+    monkeypatch.setattr(LockSession, "_ask", asked)
+    return calls
+
+
+def asked(group: asyncio.TaskGroup, locks: Locks, name: str) -> list[asyncio.Task]:
+    keys = [Wanted(LockKey("test", f"{name} {number}")) for number in range(MANY)]
+    return [group.create_task(locks.acquire(key)) for key in keys]
+
+
+@pytest.mark.usefixtures("overlapping")
+def test_what_was_granted_is_held_on_though_the_next_batch_fails_before_anybody_is_told(
+    fresh_database_url, sent
+):
+    def fails():
+        raise OutcomeUnknown("the answer is lost")
+
+    async def story():
+        async with node(fresh_database_url, "a") as a, asyncio.TaskGroup() as group:
+            second = []
+            sent.append(lambda: second.extend(asked(group, a.locks, "second")))
+            sent.append(fails)
+            first = asked(group, a.locks, "first")
+            holds = [await one for one in first] + [await one for one in second]
+            [row] = await a.rows(TOKENS)
+            assert sorted(row["tokens"]) == sorted(hold.grants[0].token for hold in holds)
+            assert not sent
+            assert a.membership.session.measures.resumes == 1
+
+    run(story())
+
+
+@pytest.mark.usefixtures("overlapping")
+def test_the_answers_of_a_batch_are_told_while_the_next_one_is_under_way(fresh_database_url, sent):
+    async def story():
+        lease = Lease(ttl_s=5.0, margin_s=0.5, heartbeat_s=0.5)
+        url = fresh_database_url
+        async with node(url, "a", lease=lease) as a, asyncio.TaskGroup() as group:
+            async with stop_at(
+                url, "lock_grant", "before insert", when="new.id = 'second 0'"
+            ) as stop:
+                second = []
+                sent.append(lambda: second.extend(asked(group, a.locks, "second")))
+                first = asked(group, a.locks, "first")
+                await stop.reached()
+                await asyncio.wait(first, timeout=1)
+                assert all(one.done() for one in first)
+                assert not any(one.done() for one in second)
+            await asyncio.wait(second)
+
+    run(story())
+
+
+def test_halves_take_turns_when_a_commit_is_cheap_and_go_together_when_it_is_dear():
+    pace = Pace()
+    for _ in range(20):
+        pace.told(10, 0.001)
+    for _ in range(20):
+        pace.committed(0.0001)
+    assert pace.first(64, 0, 256) == 32
+    assert pace.first(32, 64, 256) == 0
+    for _ in range(20):
+        pace.committed(0.01)
+    assert pace.first(64, 0, 256) == 64
+    assert pace.first(32, 64, 256) == 32  # all of them ask again before the next batch goes
+    assert pace.first(128, 300, 256) == 0  # it is full already
+
+
+def test_few_requests_go_in_one_batch_and_their_answers_before_it():
+    pace = Pace()
+    pace.told(1, 1.0)
+    assert pace.first(3, 5, 256) == 3
+    assert pace.first(0, 5, 256) == 0
