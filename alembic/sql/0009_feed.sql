@@ -55,7 +55,7 @@ create function @feed_ring() returns void language plpgsql as $$
 -- wait for each other. Whoever else writes does not know about bells.
 begin
   if current_setting('engine_pg.rings', true) is distinct from 'after commit' then
-    perform pg_notify(@cluster_channel('@member'), 'changes');
+    perform pg_notify(@cluster_channel(), 'changes');
   end if;
 end $$;
 

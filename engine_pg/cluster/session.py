@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, LiteralString
 
 from engine_pg.clock import Clock, boottime
@@ -131,11 +132,9 @@ class LockSession(Trust):
         await self._tell_first()
         left_s = min(self._renew_at, self._look_at) - self.clock()
         if not self._queue and left_s > _EARLY_S:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._work.wait()
-            except TimeoutError:
-                pass
         self._work.clear()
         most = 1 if self._singly else MAX_BATCH
         parts: list[Part] = []

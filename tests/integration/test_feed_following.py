@@ -22,7 +22,7 @@ from engine_pg.errors import DatabaseAway, EngineError
 
 LISTENERS = """
 select pg_terminate_backend(pid) from pg_stat_activity
- where application_name = 'engine_pg doorbell' and (query like '%listen %' or query = 'select 1')
+ where application_name = 'engine_pg doorbell' and (query like 'do %listen%' or query = 'select 1')
 """
 CRASHED = "update cluster_epoch_marker set marker = gen_random_uuid()"
 NEVER_S = 1000.0
@@ -88,7 +88,7 @@ def test_who_does_not_know_the_engine_rings_in_the_trigger_and_a_node_after_its_
         quiet = Database(url, on_commit=lambda: commits.append(1))
         loud = Database(url)
         async with quiet, loud, await connect(url) as ear:
-            await ear.execute("listen engine_pg")
+            await ear.execute(listener.LISTEN)
 
             async def heard():
                 await ear.execute("select 1")
@@ -111,7 +111,7 @@ def test_many_commits_in_a_moment_are_told_by_few_rings(url):
             Database(url, pool_max=8, on_commit=lambda: bells.ring_soon(CHANGES)) as db,
             asyncio.TaskGroup() as group,
         ):
-            await ear.execute("listen engine_pg")
+            await ear.execute(listener.LISTEN)
             running = group.create_task(bells.run())
             own = bells.bell(CHANGES)
             began_at = boottime()
