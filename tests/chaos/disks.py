@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 SIZE_KB = 2 * 1024 * 1024
+_ATTEMPTS = 20
+_MORE_KB = 64
 
 
 def mount(folder: Path) -> None:
@@ -17,10 +19,17 @@ def mount(folder: Path) -> None:
 
 
 def fill(folder: Path, room_kb: int) -> None:
-    """Leave only so much room."""
-    found = os.statvfs(folder)
-    used_kb = (found.f_blocks - found.f_bfree) * found.f_frsize // 1024
-    _resize(folder, used_kb + room_kb)
+    """Leave only so much room; who writes meanwhile may have taken it already."""
+    for attempt in range(_ATTEMPTS):
+        found = os.statvfs(folder)
+        used_kb = (found.f_blocks - found.f_bfree) * found.f_frsize // 1024
+        try:
+            _resize(folder, used_kb + room_kb + attempt * _MORE_KB)
+        except subprocess.CalledProcessError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 def empty(folder: Path) -> None:
