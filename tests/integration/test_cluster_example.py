@@ -44,12 +44,12 @@ grant usage on sequence report_report_id_seq to invoicing;
 
 
 class Service:
-    """One real process of the example."""
+    """One real process of an example."""
 
-    def __init__(self, url: str, node: str) -> None:
+    def __init__(self, url: str, node: str, example: str = "invoicing.py") -> None:
         self.node = node
         self.lines: list[str] = []
-        words = [sys.executable, str(HOW_TO / "examples/invoicing.py"), url, node]
+        words = [sys.executable, str(HOW_TO / "examples" / example), url, node]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         self._reading = threading.Thread(target=self._read)
         self._reading.start()

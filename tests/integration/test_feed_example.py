@@ -6,13 +6,10 @@ import ast
 import asyncio
 import re
 import signal
-import subprocess
-import sys
-import threading
 
 import pytest
 from integration.nodes import eventually, run
-from integration.test_cluster_example import HOW_TO, cluster
+from integration.test_cluster_example import HOW_TO, Service, cluster
 from integration.test_cluster_library import execute
 
 from engine_pg.cluster import schema
@@ -30,37 +27,13 @@ def url(empty_database_url):
     return empty_database_url
 
 
-class Till:
-    """One real process of the example."""
-
-    def __init__(self, url: str, name: str) -> None:
-        self.lines: list[str] = []
-        words = [sys.executable, str(HOW_TO / "examples/prices.py"), url, name]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        self._reading = threading.Thread(target=self._read)
-        self._reading.start()
-
-    def _read(self) -> None:
-        with self.process.stdout as lines:
-            for line in lines:
-                self.lines.append(line.strip())
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(timeout=20)
-        finally:
-            self.process.kill()
-            self._reading.join(timeout=20)
-
-
 def test_the_pages_python_is_python():
     for text in PYTHON:
         assert compile(text, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_two_tills_know_each_price_as_soon_as_it_is_written(url):
-    tills = [Till(url, name) for name in ("till-1", "till-2")]
+    tills = [Service(url, name, "prices.py") for name in ("till-1", "till-2")]
 
     async def all_say(line):
         async def said():
@@ -82,7 +55,7 @@ def test_two_tills_know_each_price_as_soon_as_it_is_written(url):
     try:
         run(story())
     finally:
-        ended = [till.end() for till in tills]
+        ended = [till.end(signal.SIGTERM) for till in tills]
     assert ended == [0, 0]
 
 
@@ -108,3 +81,9 @@ def test_a_fenced_write_is_followed_and_a_cursor_that_was_kept_goes_on(url):
             assert found.cursor.covers(found.seen)
 
     run(story())
+
+
+def test_uninstalling_detaches_the_tables_and_leaves_them(url):
+    schema.uninstall(url)
+    execute(url, "insert into price values ('milk', 90)")
+    assert execute(url, "select count(*) from price") == [(2,)]

@@ -15,7 +15,7 @@ from engine_pg.cluster.feed.readers import PATIENCE_S
 from engine_pg.cluster.leaders import Leadership
 from engine_pg.db.database import Database
 from engine_pg.db.tx import Record
-from engine_pg.errors import Unavailable
+from engine_pg.errors import OutcomeUnknown, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class FeedRetention:
             more = False
             try:
                 more = await self.trim()
-            except Unavailable as error:
+            except (Unavailable, OutcomeUnknown) as error:
                 log.info("cannot trim the feed: %s", error)
             await asyncio.sleep(0.1 if more else _PERIOD_S)
 
