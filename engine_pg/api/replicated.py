@@ -29,6 +29,14 @@ _ABOUT: Final[Mapping[str, tuple[str, str]]] = {
     "engine_node_replica_changes_total": ("counter", "Changes applied."),
     "engine_node_replica_copies_total": ("counter", "Copies taken, the first one included."),
     "engine_node_replica_resyncs_total": ("counter", "Times that the feed could not be followed."),
+    "engine_node_replica_losses_total": (
+        "counter",
+        "Times that the replica was cut off from the database.",
+    ),
+    "engine_node_replica_longest_hold_seconds": (
+        "gauge",
+        "For how long the replica has held up the node at most.",
+    ),
     "engine_node_replica_barriers_total": (
         "counter",
         "Statements that let the waiting reads pass, all at once.",
@@ -47,6 +55,8 @@ def of_replica(replica: Replica) -> Iterable[str]:
         "replica_copies_total": figures.copies,
         "replica_resyncs_total": figures.resyncs,
         "replica_barriers_total": figures.barriers,
+        "replica_losses_total": figures.losses,
+        "replica_longest_hold_seconds": figures.longest_hold_s,
     }
     if standing.age_s is not None:
         values["replica_age_seconds"] = standing.age_s

@@ -55,11 +55,6 @@ GET: Final[LiteralString] = "select * from command where command_id = %(command_
 STEPS: Final[LiteralString] = """
 select * from command_step where command_id = any(%(ids)s::uuid[]) order by command_id, number
 """
-LIST: Final[LiteralString] = """
-select * from command
- where (%(correlation_id)s::text is null or correlation_id = %(correlation_id)s)
- order by submitted_at desc, command_id limit %(limit)s offset %(offset)s
-"""
 STATES: Final[LiteralString] = """
 select command_id, accepted_at is not null as accepted, ended_at is not null as final
   from command where command_id = any(%(ids)s::uuid[])
@@ -103,19 +98,6 @@ async def view(tx: Tx, command_id: UUID) -> CommandView:
         raise NotFound(f"there is no command {command_id}")
     steps = await tx.all(STEPS, {"ids": [command_id]})
     return _command(record, [_step(each) for each in steps])
-
-
-async def listed(
-    tx: Tx, *, correlation_id: str | None = None, limit: int = 100, offset: int = 0
-) -> list[CommandView]:
-    """Return commands, the newest first, with their steps."""
-    records = await tx.all(
-        LIST, {"correlation_id": correlation_id, "limit": limit, "offset": offset}
-    )
-    steps: dict[UUID, list[StepView]] = {}
-    for each in await tx.all(STEPS, {"ids": [record["command_id"] for record in records]}):
-        steps.setdefault(each["command_id"], []).append(_step(each))
-    return [_command(record, steps.get(record["command_id"], [])) for record in records]
 
 
 async def states(tx: Tx, ids: Sequence[UUID]) -> list[Record]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, func, select
+from sqlalchemy import ColumnElement, Table, select
 
 from engine_pg.db.tx import Tx
 from engine_pg.errors import NotFound
@@ -69,18 +69,3 @@ async def listed(
     if where is not None:
         query = query.where(where)
     return [row_of(kind, record) for record in await tx.all(query)]
-
-
-async def by_ids(tx: Tx, kind: type[R], ids: Collection[UUID]) -> list[R]:
-    """Return the rows with these ids, as far as they exist."""
-    return await listed(tx, kind, key_of(kind).in_(list(ids))) if ids else []
-
-
-async def id_by_name(tx: Tx, kind: type[N], name: str) -> UUID:
-    """Return the id of the row with a name, in whatever case, or raise NotFound."""
-    column = table_of(kind).c.name
-    query = select(key_of(kind).label("id")).where(func.lower(column) == name.lower())
-    record = await tx.first(query)
-    if record is None:
-        raise NotFound(f"there is no {_NOUNS[kind]} {name!r}")
-    return record["id"]

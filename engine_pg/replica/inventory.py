@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, LiteralString
+from collections.abc import Callable, Hashable
+from typing import Any, Final, LiteralString, TypeVar
 
 from engine_pg.inventory.rows import Cluster, DataCenter, Event, Host, HostStatistics, Vm
 from engine_pg.replica.table import Table
+
+N = TypeVar("N", DataCenter, Cluster, Host, Vm)
 
 DATA_CENTERS: Final[LiteralString] = "select to_jsonb(t) as row from data_center t"
 CLUSTERS: Final[LiteralString] = "select to_jsonb(t) as row from cluster t"
@@ -27,34 +30,36 @@ def _by_name(row: DataCenter | Cluster | Host | Vm) -> tuple[str]:
     return (row.name.lower(),)
 
 
+def _named(
+    kind: type[N], topic: str, copy: LiteralString, **indexes: Callable[[N], Hashable]
+) -> Table[N]:
+    """Return a table whose rows are found and ordered by name; its key is named after its topic."""
+    return Table(
+        kind=kind,
+        topic=topic,
+        copy=copy,
+        key=lambda record: record[f"{topic}_id"],
+        place=_by_name,
+        indexes={"name": _name, **indexes},
+    )
+
+
 INVENTORY: Final[tuple[Table[Any], ...]] = (
-    Table(
-        kind=DataCenter,
-        topic="data_center",
-        copy=DATA_CENTERS,
-        key=lambda record: record["data_center_id"],
-        place=_by_name,
-        indexes={"name": _name},
+    _named(DataCenter, "data_center", DATA_CENTERS),
+    _named(Cluster, "cluster", CLUSTERS, data_center_id=lambda row: row.data_center_id),
+    _named(
+        Host,
+        "host",
+        HOSTS,
+        cluster_id=lambda row: row.cluster_id,
+        status=lambda row: row.status,
     ),
-    Table(
-        kind=Cluster,
-        topic="cluster",
-        copy=CLUSTERS,
-        key=lambda record: record["cluster_id"],
-        place=_by_name,
-        indexes={"name": _name, "data_center_id": lambda row: row.data_center_id},
-    ),
-    Table(
-        kind=Host,
-        topic="host",
-        copy=HOSTS,
-        key=lambda record: record["host_id"],
-        place=_by_name,
-        indexes={
-            "name": _name,
-            "cluster_id": lambda row: row.cluster_id,
-            "status": lambda row: row.status,
-        },
+    _named(
+        Vm,
+        "vm",
+        VMS,
+        cluster_id=lambda row: row.cluster_id,
+        host_id=lambda row: row.host_id,
     ),
     Table(
         kind=HostStatistics,
@@ -62,18 +67,6 @@ INVENTORY: Final[tuple[Table[Any], ...]] = (
         copy=STATISTICS,
         key=lambda record: record["host_id"],
         place=lambda row: (),  # noqa: ARG005  # nobody lists them
-    ),
-    Table(
-        kind=Vm,
-        topic="vm",
-        copy=VMS,
-        key=lambda record: record["vm_id"],
-        place=_by_name,
-        indexes={
-            "name": _name,
-            "cluster_id": lambda row: row.cluster_id,
-            "host_id": lambda row: row.host_id,
-        },
     ),
     Table(
         kind=Event,

@@ -33,9 +33,12 @@ async def linked(url):
 
 async def becomes_fresh(node) -> None:
     async def is_fresh() -> bool:
-        return (await node.reads.take()).stale_s is None
+        try:
+            return (await node.reads.take()).stale_s is None
+        except DatabaseAway:  # it has not read anything yet
+            return False
 
-    await eventually(is_fresh)
+    await eventually(is_fresh, 20)
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])

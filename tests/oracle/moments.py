@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import Integer, and_, func, literal
 
+from engine_pg.api.search.moments import moment
 from engine_pg.errors import Invalid
 from oracle.fields import ORDERED, Condition, Element, negated
 
 _DAYS: Final = {"today": 0, "yesterday": 1}
-
-
-def _in_format(format_: str, text: str) -> datetime:
-    return datetime.strptime(text, format_).replace(tzinfo=UTC)
-
-
-_READERS: Final[tuple[Callable[[str], datetime], ...]] = (
-    datetime.fromisoformat,
-    *(partial(_in_format, f) for f in ("%m/%d/%Y", "%m/%d/%y", "%m/%d/%Y %H:%M:%S")),
-)
-
-
-def _read(text: str) -> datetime:
-    for read in _READERS:
-        try:
-            at = read(text)
-        except ValueError:
-            continue
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-    raise Invalid(f"{text[:40]!r} is not a date that the search can compare with")
 
 
 def span(value: str) -> tuple[Element, Element]:
@@ -45,10 +24,10 @@ def span(value: str) -> tuple[Element, Element]:
         day = func.make_interval(0, 0, 0, literal(1, Integer))
         begin = today - day * literal(days, Integer)
         return begin, begin + day
-    at = _read(text)
+    at = moment(text)
     if re.search("[:T]", text):
-        moment = literal(at)
-        return moment, moment
+        exact = literal(at)
+        return exact, exact
     try:
         return literal(at), literal(at + timedelta(days=1))
     except OverflowError as error:

@@ -27,7 +27,8 @@ _READERS: Final[tuple[Callable[[str], datetime], ...]] = (
 )
 
 
-def _read(text: str) -> datetime:
+def moment(text: str) -> datetime:
+    """Return the moment that a text names, or the beginning of the day."""
     for read in _READERS:
         try:
             at = read(text)
@@ -44,7 +45,7 @@ def span(value: str, now: datetime) -> tuple[datetime, datetime]:
         today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         begin = today - _DAY * days
         return begin, begin + _DAY
-    at = _read(text)
+    at = moment(text)
     if re.search("[:T]", text):
         return at, at
     try:
