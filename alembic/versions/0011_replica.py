@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0011"
+down_revision = "0010"
 
 # Topics that begin with _ are for replicas alone: nobody outside is told of them.
 ATTACHED = """

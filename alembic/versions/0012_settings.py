@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 TABLES = """
 create table setting (
@@ -54,13 +54,12 @@ begin
   insert into setting_change (version, name, old_value, new_value, changed_at, changed_by, reason)
   values (coalesce(new.version, nextval('setting_version_seq')), v_name, v_old, v_new,
           coalesce(new.changed_at, clock_timestamp()), v_by, v_reason);
-  perform pg_advisory_xact_lock(7005, 0);  -- events take turns
-  insert into event (code, severity, description, user_name)
+  insert into event_inbox (code, severity, description, user_name)
   values (9711, 'normal',
           format('The setting %s was changed from %s to %s by %s%s', v_name,
                  coalesce(v_old #>> '{}', 'its default'), coalesce(v_new #>> '{}', 'its default'), v_by,
                  case when v_reason = '' then '.' else ': ' || v_reason end), v_by);
-  perform pg_notify('engine_pg', 'setting');
+  perform pg_notify(cluster_channel(), 'setting');
   return null;
 end $$;
 
