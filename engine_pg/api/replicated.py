@@ -15,7 +15,7 @@ from engine_pg.replica.table import Table
 
 TABLES: Final[tuple[Table[Any], ...]] = (*INVENTORY, *COORDINATION, *COMMANDS, *ACCOUNTS)
 
-_ABOUT: Final[Mapping[str, tuple[str, str]]] = {
+GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "engine_node_replica_age_seconds": (
         "gauge",
         "How long ago this node certainly knew all that was committed.",
@@ -64,7 +64,7 @@ def of_replica(replica: Replica) -> Iterable[str]:
         "replica_rows": ("table", {k.lstrip("_"): n for k, n in standing.rows.items()}),
         "reads_total": ("how", figures.reads),
     }
-    for name, (kind, about) in _ABOUT.items():
+    for name, (kind, about) in GAUGES.items():
         short = name.removeprefix("engine_node_")
         label, counted = by_label.get(short, ("", {}))
         samples = [Sample(name, ((label, key),), count) for key, count in sorted(counted.items())]

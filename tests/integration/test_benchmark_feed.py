@@ -36,6 +36,7 @@ def place(postgres, template_database, tmp_path, monkeypatch):
     return Ground(postgres.admin_url, template_database, tmp_path, None)
 
 
+@pytest.mark.timeout(300)  # the last one starts nodes and fills a large inventory
 def test_every_part_measures_what_it_promises(place, monkeypatch):
     monkeypatch.setattr(writes, "ROUNDS", 1)  # few processes: each takes a second to start
     monkeypatch.setattr(writes, "PROCESSES", 1)

@@ -124,7 +124,11 @@ async def read(node: Readable, history: History, until: asyncio.Event) -> None:
         await asyncio.sleep(0.002)
 
 
-async def recorded(urls: Sequence[str], hurt: Callable[[], Awaitable[None]]) -> History:
+async def recorded(
+    urls: Sequence[str],
+    hurt: Callable[[], Awaitable[None]],
+    calm: Callable[[], None] = lambda: None,
+) -> History:
     """Let writers and readers run, hurt the database in the middle, and return what they saw."""
     history, until = History(), asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -147,6 +151,7 @@ async def recorded(urls: Sequence[str], hurt: Callable[[], Awaitable[None]]) -> 
         await hurt()
         await more(history)
         until.set()
+        await asyncio.to_thread(calm)
     return history
 
 
@@ -190,8 +195,21 @@ def test_reads_see_what_was_acknowledged_before_they_began(replicated, how):
             await asyncio.to_thread(pair.promote)
 
     async def scenario() -> None:
-        history = await recorded([replicated.url] * NODES, hurt)
-        judge(history)
+        judge(await recorded([replicated.url] * NODES, hurt))
+
+    run(scenario(), 90)
+
+
+def test_a_node_that_knows_the_old_primary_alone_does_not_call_its_reads_fresh(replicated):
+    pair = replicated.pair
+
+    async def scenario() -> None:
+        with replicated.private_link() as (link, old):
+
+            async def hurt() -> None:
+                await asyncio.to_thread(pair.promote)
+
+            judge(await recorded([replicated.url, old], hurt, calm=link.cut))
 
     run(scenario(), 90)
 

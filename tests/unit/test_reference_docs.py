@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_pg.api import measured
+from engine_pg.api import measured, replicated
 from engine_pg.api.app import ROUTES
 from engine_pg.api.metrics import Metrics
 
@@ -58,7 +58,13 @@ def test_rest_names_each_route_with_its_methods_and_no_other():
 
 def test_rest_names_each_metric_and_no_other():
     counted = Metrics()
-    known = {*measured.GAUGES, *measured.NODE, counted.requests.name, counted.latency.name}
+    known = {
+        *measured.GAUGES,
+        *measured.NODE,
+        *replicated.GAUGES,
+        counted.requests.name,
+        counted.latency.name,
+    }
     documented = set(re.findall(r"^\| `(engine_\w+)` \|", REST, re.MULTILINE))
     assert documented == known | {"engine_database_answers"}
 
