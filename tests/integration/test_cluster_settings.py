@@ -244,7 +244,7 @@ def test_a_change_by_sql_leaves_the_same_trace(fresh_database_url):
         assert [row[:3] for row in found] == [(None, 7, user), (7, 8, user), (8, None, user)]
         versions = [row[3] for row in found]
         assert versions == sorted(set(versions))
-        count = session.execute("select count(*) from event where code = 9711").fetchone()
+        count = session.execute("select count(*) from event_inbox where code = 9711").fetchone()
         assert count == (3,)
 
 
