@@ -25,6 +25,7 @@ from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
 from engine_pg.api.app import create_app
 from engine_pg.api.changes.tail import Tail
+from engine_pg.api.replicated import TABLES
 from engine_pg.api.services import Services
 from engine_pg.clock import boottime
 from engine_pg.cluster.feed import Feed
@@ -32,6 +33,9 @@ from engine_pg.cluster.topics import CHANGES
 from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
+from engine_pg.inventory.numbering import Numbering
+from engine_pg.replica.reading import Reads
+from engine_pg.replica.replica import Replica
 from engine_pg.settings import PREFIX
 
 PATH = "/api/v1/changes"
@@ -157,8 +161,15 @@ async def serving(
             leaving=lambda: "".join(reasons),
         )
         commands = RecordedCommands(db)
+        replica = Replica(Feed(db, bells), bells, TABLES)
         services = Services(
-            db=db, commands=commands, settings=live, tail=tail, passwords=Passwords(FAST)
+            db=db,
+            commands=commands,
+            settings=live,
+            tail=tail,
+            reads=Reads(replica, live),
+            numbering=Numbering(db, bells),
+            passwords=Passwords(FAST),
         )
         config = uvicorn.Config(
             create_app(services), log_config=None, lifespan="off", timeout_graceful_shutdown=2
@@ -167,7 +178,7 @@ async def serving(
         listening = stack.enter_context(free_socket())
         place = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with asyncio.TaskGroup() as group:
-            jobs = [group.create_task(bells.run()), group.create_task(tail.run())]
+            jobs = [group.create_task(one.run()) for one in (bells, tail, replica)]
             serving_ = group.create_task(server.serve([listening]))
             async with httpx.AsyncClient(base_url=place, trust_env=False) as client:
                 node = Api(client, db, commands, reasons)

@@ -260,6 +260,9 @@ class SimulatedBells:
     def ring(self, *topics: str) -> None:
         self._cluster.ring(list(topics))
 
+    def ring_soon(self, *topics: str) -> None:
+        self.ring(*topics)
+
     def rung(self, topics: list[str]) -> None:
         for wanted, bell in self._bells:
             if set(wanted) & set(topics):
