@@ -23,6 +23,9 @@ T = TypeVar("T")
 GRACE_S: Final = 1.0
 """How long `on_timeout` may take to end the coroutine before it is cancelled after all."""
 
+AGAIN_S: Final = 5.0
+"""How long a cancelled job may take to end before it is cancelled once more."""
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +39,7 @@ class Background:
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._insisting: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -47,12 +51,23 @@ class Background:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._cancel()
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                await self._group.__aexit__(kind, error, traceback)
+            else:  # the group would wrap the block's own exception
+                await self._group.__aexit__(None, None, None)
+        finally:
+            if self._insisting is not None:
+                self._insisting.cancel()
+
+    def _cancel(self) -> None:
+        """Cancel all, and in a while again: `asyncio.wait_for` of Python 3.11 may drop it."""
         for job in self._jobs:
+            if job.cancelling():
+                log.warning("%s has not ended, and is cancelled again", job.get_name())
             job.cancel()
-        if isinstance(error, asyncio.CancelledError):
-            await self._group.__aexit__(kind, error, traceback)
-        else:  # the group would wrap the block's own exception
-            await self._group.__aexit__(None, None, None)
+        self._insisting = asyncio.get_running_loop().call_later(AGAIN_S, self._cancel)
 
     def start(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run a coroutine until it ends or the block does."""

@@ -170,7 +170,8 @@ async def joined(url: str, number: int) -> tuple[float, float]:
         return boottime() - began_at, busy_s(process.pid)
     finally:
         process.terminate()
-        await process.wait()
+        async with asyncio.timeout(_BOUND_S):
+            await process.wait()
 
 
 def busy_s(pid: int) -> float:

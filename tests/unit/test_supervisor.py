@@ -1,6 +1,7 @@
 """Nothing started leaks, fails in silence, or is cut off before its end."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 
@@ -314,6 +315,23 @@ def test_a_job_that_fails_while_the_block_ends_is_not_lost(caplog):
 
     asyncio.run(main())
     assert "cannot tidy up" in caplog.text
+
+
+def test_a_job_that_lost_its_cancellation_is_cancelled_again(monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "AGAIN_S", 0.02)
+
+    async def deaf():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(LONG_S)
+        await asyncio.sleep(LONG_S)
+
+    async def main():
+        async with Background() as background:
+            background.start(deaf(), name="a deaf job")
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert "a deaf job has not ended, and is cancelled again" in caplog.text
 
 
 def test_the_blocks_own_error_leaves_unwrapped_and_ends_the_jobs():
