@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from engine_pg.db.embedded import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as beside a script; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("any machine", deadline=None)  # how long an example takes is chance
 settings.load_profile("any machine")
 

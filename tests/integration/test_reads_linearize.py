@@ -103,10 +103,10 @@ async def write(db: Database, who: UUID, history: History, until: asyncio.Event)
         begun_at = boottime()
         try:
             await db.statement(WRITE, {"n": str(number), "id": who})
-        except OutcomeUnknown:
+        except EngineError as error:  # it may have happened all the same
             history.writes.append(Written(who, number, begun_at, None))
-        except EngineError:
-            await asyncio.sleep(0.02)
+            if not isinstance(error, OutcomeUnknown):
+                await asyncio.sleep(0.02)
         else:
             history.writes.append(Written(who, number, begun_at, boottime()))
         await asyncio.sleep(0)
