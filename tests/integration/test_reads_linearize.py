@@ -57,6 +57,7 @@ class History:
 
     writes: list[Written] = field(default_factory=list)
     reads: list[Seen] = field(default_factory=list)
+    refused: dict[tuple[UUID, int], str] = field(default_factory=dict)
 
     @property
     def fresh(self) -> list[Seen]:
@@ -88,6 +89,9 @@ class History:
     def dreamt(self) -> list[Seen]:
         """Return each read that shows a number whose write had not begun when it ended."""
         begun = {(write.who, write.number): write.begun_at for write in self.writes}
+        shown = {each for read in self.reads for each in read.numbers.items()}
+        for each in shown & self.refused.keys():
+            raise AssertionError(f"{each} was refused, and yet done: {self.refused[each]}")
         return [
             read
             for read in self.reads
@@ -103,10 +107,11 @@ async def write(db: Database, who: UUID, history: History, until: asyncio.Event)
         begun_at = boottime()
         try:
             await db.statement(WRITE, {"n": str(number), "id": who})
-        except EngineError as error:  # it may have happened all the same
+        except OutcomeUnknown:
             history.writes.append(Written(who, number, begun_at, None))
-            if not isinstance(error, OutcomeUnknown):
-                await asyncio.sleep(0.02)
+        except EngineError as error:
+            history.refused[who, number] = repr(error)
+            await asyncio.sleep(0.02)
         else:
             history.writes.append(Written(who, number, begun_at, boottime()))
         await asyncio.sleep(0)
