@@ -109,6 +109,9 @@ async def write(db: Database, who: UUID, history: History, until: asyncio.Event)
             await db.statement(WRITE, {"n": str(number), "id": who})
         except OutcomeUnknown:
             history.writes.append(Written(who, number, begun_at, None))
+        except asyncio.CancelledError:  # the story is over: a statement under way still ends
+            history.writes.append(Written(who, number, begun_at, None))
+            raise
         except EngineError as error:
             history.refused[who, number] = repr(error)
             await asyncio.sleep(0.02)
