@@ -62,12 +62,15 @@ class Background:
                 self._insisting.cancel()
 
     def _cancel(self) -> None:
-        """Cancel all, and in a while again: `asyncio.wait_for` of Python 3.11 may drop it."""
         for job in self._jobs:
-            if job.cancelling():
-                log.warning("%s has not ended, and is cancelled again", job.get_name())
             job.cancel()
-        self._insisting = asyncio.get_running_loop().call_later(AGAIN_S, self._cancel)
+        self._insisting = asyncio.get_running_loop().call_later(AGAIN_S, self._insist)
+
+    def _insist(self) -> None:
+        """Cancel again what is still there: `asyncio.wait_for` of Python 3.11 may drop it."""
+        for job in self._jobs:
+            log.warning("%s has not ended, and is cancelled again", job.get_name())
+        self._cancel()
 
     def start(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run a coroutine until it ends or the block does."""
