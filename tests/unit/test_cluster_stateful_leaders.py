@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from uuid import UUID
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from unit.simulated_cluster import LEASE, TICK_S, Life, MemberRow, SimulatedCluster
@@ -275,3 +276,22 @@ class LeadersMachine(RuleBasedStateMachine):
 
 LeadersMachine.TestCase.settings = machine_settings(30, 15)
 TestLeaders = LeadersMachine.TestCase
+
+
+@pytest.mark.parametrize("phase", range(8))
+def test_a_death_is_noticed_within_the_lease_and_two_looks(phase):
+    """Even right after a renewal, at whatever distance from those of the others."""
+    machine = LeadersMachine()
+    machine.begin(rates=(1.0, 1.0, 1.0), weights=(1.0, 1.0, 1.0), unknown=set())
+    machine.pass_time(phase * LEASE.heartbeat_s / 8)
+    machine.kill(1)
+    machine.settle()
+    machine.pass_time(LEASE.ttl_s)
+    victim = machine.lives[1]
+    row = machine.cluster.members[victim.member_id]
+    renewal = row.renewal
+    machine.until(lambda: row.renewal > renewal, LEASE.ttl_s, "it does not renew")
+    victim.die()
+    looks_s = 2 * LEASE.ttl_s / 20
+    machine.until(lambda: not row.live, LEASE.ttl_s + looks_s, "it is not ended")
+    machine.teardown()
