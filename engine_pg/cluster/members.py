@@ -17,6 +17,14 @@ from engine_pg.db.database import Database
 from engine_pg.db.tx import Record
 from engine_pg.ids import hash32
 
+JOIN: Final[LiteralString] = """
+select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
+                   %(address)s, %(version)s) as epoch_id
+"""
+RESUME: Final[LiteralString] = """
+select member_resume(%(member)s, %(session)s, %(held)s, %(tickets)s::bigint[],
+                     %(commands)s::uuid[], %(leaderships)s) as reply
+"""
 END: Final[LiteralString] = """
 select member_end(%(member)s, %(gate)s, %(renewal)s::bigint, %(by)s, %(reason)s) as ended
 """
