@@ -56,6 +56,10 @@ select bool_or(member_id = %(member)s and session_number = %(session)s) as compl
 """
 
 
+_STALLED: Final = 0.5
+"""Without an acknowledged renewal for so much of a ttl, commits may stall: others' as well."""
+
+
 def gate_of(member_id: UUID) -> int:
     """Return the 32-bit advisory key of a member's gate."""
     return hash32(str(member_id))
@@ -89,7 +93,7 @@ class Watch:
 
     def renewed(self, sent_at: float, acknowledged_at: float) -> None:
         """Note a renewal of ours; one that came late restarts our health."""
-        late = acknowledged_at - self._acknowledged_at > self._ttl_s / 3
+        late = acknowledged_at - self._acknowledged_at > self._ttl_s * _STALLED
         if self._well_since is None or late or acknowledged_at - sent_at > self._ttl_s / 3:
             # Commits stalled, or we did: the others had no chance to show that they are well.
             self._well_since = acknowledged_at
@@ -113,7 +117,7 @@ class Watch:
         now = self._clock()
         if self._well_since is None or now - self._well_since < self._ttl_s:
             return []
-        if now - self._acknowledged_at > self._ttl_s / 3:
+        if now - self._acknowledged_at > self._ttl_s * _STALLED:
             return []  # commits stall: the counters stand still because nobody's comes through
         return [
             Overdue(member_id, seen.renewal)

@@ -35,6 +35,7 @@ from engine_pg.errors import DatabaseAway, EngineError, MemberEnded, OutcomeUnkn
 log = logging.getLogger(__name__)
 
 _LOST: Final = (DatabaseAway, OutcomeUnknown, SessionSuperseded)
+_PATIENCE: Final = 0.4  # of a ttl, for one statement
 _EARLY_S: Final = 1e-6  # so much too early a timer may wake us
 
 
@@ -235,7 +236,7 @@ class LockSession(Trust):
             raise OutcomeUnknown("there is no session")
         who = {"member": self.identity.member_id, "session": self._number}
         # Not a whole ttl: who lost his connection in silence still comes back before he is ended.
-        return await self._connection.ask(query, params | who, self.ttl_s / 2)
+        return await self._connection.ask(query, params | who, self.ttl_s * _PATIENCE)
 
     async def _resume(self) -> None:
         """Take a new connection and everything that the member holds onto it; until it ends."""
