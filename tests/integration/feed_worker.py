@@ -1,9 +1,10 @@
 """A process that writes to a table on the feed, or follows it and judges what comes.
 
     python feed_worker.py write URL SEED       until its standard input ends
+    python feed_worker.py hold URL SEED        writes a key of its own and stays open, often
     python feed_worker.py read URL SEED        until then; it prints its verdict as JSON
 
-Each says "ready" when it has begun.
+Each says "ready" when it has begun, and who holds for how long each time, as JSON.
 
 Every change of a key raises its tally in the same transaction: the n-th change of a key that comes
 must be number n. So whatever befalls a writer, what he committed is known.
@@ -21,6 +22,7 @@ import time
 from contextlib import AsyncExitStack, aclosing, suppress
 
 import psycopg
+from typing_extensions import override
 
 from engine_pg.clock import boottime
 from engine_pg.cluster.feed import Changes, Cursor, Feed, Resync
@@ -32,18 +34,25 @@ from engine_pg.errors import EngineError
 KEYS = 40
 TABLES = """
 create table tally (key text primary key, n bigint not null default 0);
-insert into tally select n from generate_series(1, 40) as n;
-create table item (key text primary key, version bigint not null, writer text not null);
+insert into tally select n from generate_series(1, 40) as n union all select 0;
+create table item (
+  key text primary key, version bigint not null, writer text not null, at_s float8 not null
+);
 select feed_attach('item');
 """
 TALLY = "update tally set n = n + 1 where key = %s returning n"
 WRITE = """
-insert into item values (%(key)s, %(n)s, %(writer)s)
-on conflict (key) do update set version = excluded.version, writer = excluded.writer
+insert into item values (%(key)s, %(n)s, %(writer)s, %(at_s)s)
+on conflict (key) do update
+   set version = excluded.version, writer = excluded.writer, at_s = excluded.at_s
 """
 BLIND = "update item set version = version where key = %s"
 DELETE = "delete from item where key = %s"
 LONG_S = float(os.environ.get("ENGINE_FEED_STRESS_S", "10")) / 3
+SHORT_S = 1.0
+SLEEP_S = 3.0
+HELD = "0"
+QUICK = ("1", "2", "3")  # writers whose transactions are short
 BOUND_S = 30.0
 
 
@@ -86,17 +95,39 @@ class Writer:
                     else:
                         self._change(session)
             if self._slow and draw.random() < 0.02:
-                over.wait(draw.random() * LONG_S)
+                over.wait(draw.random() * SHORT_S)
             if draw.random() < 0.15:
                 raise RolledBack
 
     def _change(self, session: psycopg.Connection) -> None:
-        key = str(self._random.randint(1, KEYS))
+        self._change_key(session, str(self._random.randint(1, KEYS)))
+
+    def _change_key(self, session: psycopg.Connection, key: str) -> None:
         n = session.execute(TALLY, [key]).fetchone()[0]
         if self._random.random() < 0.15 and session.execute(DELETE, [key]).rowcount:
             return
         session.execute(BLIND, [key])
-        session.execute(WRITE, {"key": key, "n": n, "writer": self._name})
+        values = {"key": key, "n": n, "writer": self._name, "at_s": boottime()}
+        session.execute(WRITE, values)
+
+
+class Holder(Writer):
+    """Changes a key that nobody else does, and leaves its transaction open for long."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        super().__init__(url, seed)
+        self.held_s: list[float] = []
+
+    @override
+    def run(self, over: threading.Event) -> None:
+        while not over.is_set():
+            with suppress(psycopg.Error), psycopg.connect(self._url) as session:
+                self._change_key(session, HELD)
+                began_at = boottime()
+                over.wait(LONG_S)
+                session.commit()
+                self.held_s.append(boottime() - began_at)
+            over.wait(LONG_S / 2)
 
 
 class Follower:
@@ -106,7 +137,8 @@ class Follower:
         self._feed = feed
         self._sleeps = sleeps
         self.wrong: list[object] = []
-        self.changes = self.copies = 0
+        self.changes = self.copies = self.passed = 0
+        self.delays_s: list[float] = []  # of the quick writers' changes
         self._counted: dict[str, int] = {}
         self._rows: dict[str, tuple[int, str]] = {}
         self._cursor = Cursor(0, "1:1:")
@@ -119,9 +151,10 @@ class Follower:
                 async with aclosing(self._feed.follow(self._cursor)) as following:
                     async for found in following:
                         self._take(found)
-                        if self._sleeps and self._sleeps.random() < 0.01:
-                            await asyncio.sleep(3)
-            except Resync:
+                        if self._sleeps and self._sleeps.random() < 0.05:
+                            await asyncio.sleep(SLEEP_S)
+            except Resync as reason:
+                self.passed += "trimmed" in str(reason)
                 self._cursor = Cursor(0, "1:1:")
             except EngineError:
                 await asyncio.sleep(0.1)
@@ -134,7 +167,8 @@ class Follower:
                 self._take(found)
                 if not found.more:
                     break
-            except Resync:
+            except Resync as reason:
+                self.passed += "trimmed" in str(reason)
                 await self._copy()
         async with self._feed.copy() as (tx, _):
             rows = await tx.all("select key, version, writer from item")
@@ -164,6 +198,8 @@ class Follower:
                 if self._rows.pop(change.key, None) is None:
                     self.wrong.append([change.key, n, "deleted, and was not there"])
                 continue
+            if change.row["writer"] in QUICK:
+                self.delays_s.append(boottime() - change.row["at_s"])
             if change.version != n:
                 self.wrong.append([change.key, "expected", n, "came", change.version])
             self._rows[change.key] = (change.version or 0, change.row["writer"])
@@ -187,6 +223,8 @@ async def read(url: str, seed: int) -> None:
             await follower.finish()
     verdict = {"wrong": follower.wrong[:20], "changes": follower.changes}
     verdict |= {"copies": follower.copies, "finish_s": boottime() - started}
+    verdict |= {"sleeps": sleeps is not None, "passed": follower.passed}
+    verdict |= {"delay_s": sorted(follower.delays_s)[len(follower.delays_s) // 2]}
     say(json.dumps(verdict))
 
 
@@ -200,12 +238,15 @@ def main(what: str, url: str, seed: str) -> None:
         asyncio.run(read(url, int(seed)))
         return
     over = threading.Event()
-    writing = threading.Thread(target=Writer(url, int(seed)).run, args=[over])
+    writer = (Holder if what == "hold" else Writer)(url, int(seed))
+    writing = threading.Thread(target=writer.run, args=[over])
     writing.start()
     say("ready")
     sys.stdin.read()
     over.set()
     writing.join(BOUND_S)
+    if isinstance(writer, Holder):
+        say(json.dumps(writer.held_s))
 
 
 if __name__ == "__main__":
