@@ -3,6 +3,7 @@
     python feed_worker.py write URL SEED       until its standard input ends
     python feed_worker.py hold URL SEED        writes a key of its own and stays open, often
     python feed_worker.py read URL SEED        until then; it prints its verdict as JSON
+    python feed_worker.py replicate URL SEED   the same with a node's replica, behind its barrier
 
 Each says "ready" when it has begun, and who holds for how long each time, as JSON.
 
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from contextlib import AsyncExitStack, aclosing, suppress
+from dataclasses import dataclass
 
 import psycopg
 from typing_extensions import override
@@ -30,6 +32,10 @@ from engine_pg.cluster.topics import CHANGES
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import EngineError
+from engine_pg.replica.replica import Replica
+from engine_pg.replica.table import Table
+from engine_pg.replica.view import View
+from engine_pg.supervisor import Background
 
 KEYS = 40
 TABLES = """
@@ -206,6 +212,71 @@ class Follower:
         self._cursor = found.cursor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A row of the table."""
+
+    key: str
+    version: int
+    writer: str
+
+
+ITEMS = Table(
+    kind=Item,
+    topic="item",
+    copy="select to_jsonb(t) as row from item t",
+    key=lambda record: record["key"],
+    place=lambda row: (row.key,),
+)
+
+
+class Looker:
+    """Looks at a replica again and again: no key may turn back, whatever befalls the database."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._highest: dict[str, int] = {}
+        self.looks = 0
+        self.wrong: list[object] = []
+
+    async def run(self) -> None:
+        while True:
+            with suppress(EngineError):
+                self.look(await self._replica.passed())
+                if self.looks == 1:
+                    say("ready")
+            await asyncio.sleep(0.005)
+
+    def look(self, view: View) -> dict[str, tuple[int, str]]:
+        self.looks += 1
+        rows = {row.key: (row.version, row.writer) for row in view.of(Item)}
+        for key, (version, _) in rows.items():
+            if version < self._highest.get(key, 0):
+                self.wrong.append([key, "was", self._highest[key], "is", version])
+            self._highest[key] = version
+        return rows
+
+
+async def replicate(url: str) -> None:
+    async with AsyncExitStack() as stack:
+        bells = Doorbells(url)
+        database = Database(url, pool_max=2, on_commit=lambda: bells.ring_soon(CHANGES))
+        db = await stack.enter_async_context(database)
+        replica = Replica(Feed(db, bells, limit=100), bells, [ITEMS], poll_s=0.3)
+        looker = Looker(replica)
+        background = await stack.enter_async_context(Background())
+        for each in (bells.run(), replica.run(), looker.run()):
+            background.start(each, name="replica")
+        await asyncio.to_thread(sys.stdin.read)
+        rows = looker.look(await replica.passed())
+        table = await db.once("select key, version, writer from item")
+        if {row["key"]: (row["version"], row["writer"]) for row in table} != rows:
+            looker.wrong.append("the replica differs from the table")
+    figures = replica.figures
+    verdict = {"wrong": looker.wrong[:20], "looks": looker.looks, "changes": figures.changes}
+    say(json.dumps(verdict | {"copies": figures.copies, "losses": figures.losses}))
+
+
 async def read(url: str, seed: int) -> None:
     async with AsyncExitStack() as stack:
         bells = Doorbells(url)
@@ -234,8 +305,8 @@ def say(line: str) -> None:
 
 
 def main(what: str, url: str, seed: str) -> None:
-    if what == "read":
-        asyncio.run(read(url, int(seed)))
+    if what in ("read", "replicate"):
+        asyncio.run(read(url, int(seed)) if what == "read" else replicate(url))
         return
     over = threading.Event()
     writer = (Holder if what == "hold" else Writer)(url, int(seed))
