@@ -32,6 +32,11 @@ STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
 
 
+def reading_of(request: Request) -> Reading:
+    """Return what a request is answered from."""
+    return request.scope[READING]
+
+
 def age_of(reading: Reading) -> dict[str, str]:
     """Return the headers that tell how old an answer is, none when it has all up to its request."""
     stale_s = reading.stale_s

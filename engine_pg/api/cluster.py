@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.asked import Filters, field_text, json_object
 from engine_pg.api.auth import IDENTITY
-from engine_pg.api.call import age_of
-from engine_pg.api.figures import ask, members_figures, reading_of
+from engine_pg.api.call import age_of, reading_of
+from engine_pg.api.figures import ask, members_figures
 from engine_pg.api.services import Services
 from engine_pg.cluster.breaking import Broken, break_lock
 from engine_pg.cluster.keys import LockKey

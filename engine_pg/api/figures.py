@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from starlette.requests import Request
-
-from engine_pg.api.auth import READING
 from engine_pg.api.services import Services
 from engine_pg.cluster import vitals
 from engine_pg.cluster.vitals import Vitals
@@ -31,11 +28,6 @@ class MembersFigures:
 
     vitals: Mapping[UUID, Vitals]
     commands: Mapping[UUID, int]
-
-
-def reading_of(request: Request) -> Reading:
-    """Return what a request is answered from."""
-    return request.scope[READING]
 
 
 async def ask(

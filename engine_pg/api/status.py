@@ -17,8 +17,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from engine_pg.api.call import age_of
-from engine_pg.api.figures import MembersFigures, ask, members_figures, reading_of
+from engine_pg.api.call import age_of, reading_of
+from engine_pg.api.figures import MembersFigures, ask, members_figures
 from engine_pg.api.services import Services
 from engine_pg.api.wire.xml import date_text
 from engine_pg.cluster.looks import Member

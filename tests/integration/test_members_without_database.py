@@ -1,4 +1,4 @@
-"""Members, leaders and the status come from the replica: exact with the database, told without."""
+"""Members, leaders, status, settings: exact with the database, and told without it, with an age."""
 
 from __future__ import annotations
 
@@ -141,6 +141,27 @@ def test_a_status_without_the_database_says_what_is_not_known(led):
         assert summary["leaders"] == before["leaders"]
         assert (summary["locks"], summary["waiters"], summary["lock_table"]) == (None, None, None)
         assert "the database is away" in summary["warnings"][0]
+        cut.link.heal()
+
+    led(story)
+
+
+def test_settings_are_read_without_the_database_and_not_changed(led):
+    async def story(cut: Cut) -> None:
+        one = "settings/monitor_period_s"
+        client = cut.node.client
+        changed = await client.put(f"/api/v1/{one}", json={"value": 7})
+        assert changed.status_code == 200
+        before = await cut.get(one)
+        assert (before.json()["value"], before.headers["ETag"]) == (7.0, changed.headers["ETag"])
+        cut.link.cut()
+        await cut.becomes(stale=True)
+        for name in (one, "settings"):
+            assert "Engine-Staleness" in (await cut.get(name)).headers
+        after = await cut.get(one)
+        assert (after.json(), after.headers["ETag"]) == (before.json(), before.headers["ETag"])
+        refused = await client.put(f"/api/v1/{one}", json={"value": 8})
+        assert refused.status_code == 503
         cut.link.heal()
 
     led(story)

@@ -87,6 +87,8 @@ CHANGES = (
     " select command_id, n, 'n', 't', 'executing', 'started', 1"
     " from command, generate_series(1, 3) n",
     "update command_step set state = 'finished', outcome = '{}', ended_at = now() where number = 2",
+    "insert into setting (name, value) values ('monitor_period_s', '5'), ('nonsense', '[1, null]')",
+    "update setting set value = null where name = 'nonsense'",
     "truncate command cascade",
 )
 
