@@ -32,6 +32,17 @@ STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
 
 
+def reading_of(request: Request) -> Reading:
+    """Return what a request is answered from."""
+    return request.scope[READING]
+
+
+def age_of(reading: Reading) -> dict[str, str]:
+    """Return the headers that tell how old an answer is, none when it has all up to its request."""
+    stale_s = reading.stale_s
+    return {} if stale_s is None else {"Age": f"{stale_s:.0f}", STALENESS: f"{stale_s:.3f}"}
+
+
 class Call:
     """A request of somebody we know."""
 
@@ -127,12 +138,8 @@ class Call:
             command_id=command_id,
         )
 
-    def _aged(self, headers: dict[str, str] | None) -> dict[str, str] | None:
-        """Add how old an answer is that the database could not be asked about."""
-        stale_s = self.reading.stale_s
-        if stale_s is None:
-            return headers
-        return {**(headers or {}), "Age": f"{stale_s:.0f}", STALENESS: f"{stale_s:.3f}"}
+    def _aged(self, headers: dict[str, str] | None) -> dict[str, str]:
+        return {**(headers or {}), **age_of(self.reading)}
 
     async def _command_id(self) -> UUID:
         key = self.request.headers.get("idempotency-key")

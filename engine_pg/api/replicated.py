@@ -8,12 +8,19 @@ from typing import Any, Final
 from engine_pg.api.accounts.replicated import ACCOUNTS
 from engine_pg.api.metrics import Sample, exposition
 from engine_pg.commands.replicated import COMMANDS
+from engine_pg.replica.cluster_settings import SETTINGS
 from engine_pg.replica.coordination import COORDINATION
 from engine_pg.replica.inventory import INVENTORY
 from engine_pg.replica.replica import Replica
 from engine_pg.replica.table import Table
 
-TABLES: Final[tuple[Table[Any], ...]] = (*INVENTORY, *COORDINATION, *COMMANDS, *ACCOUNTS)
+TABLES: Final[tuple[Table[Any], ...]] = (
+    *INVENTORY,
+    *COORDINATION,
+    *COMMANDS,
+    *SETTINGS,
+    *ACCOUNTS,
+)
 
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "engine_node_replica_age_seconds": (

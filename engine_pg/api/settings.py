@@ -6,6 +6,7 @@ A version is an ETag; a change with `If-Match` is refused with 412 when somebody
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -14,10 +15,12 @@ from starlette.responses import JSONResponse, Response
 from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.asked import Filters, field_text, json_object
 from engine_pg.api.auth import IDENTITY
+from engine_pg.api.call import age_of, reading_of
 from engine_pg.api.services import Services
 from engine_pg.configuration import shown, store
 from engine_pg.configuration.store import Author, Book
 from engine_pg.errors import Invalid
+from engine_pg.replica import cluster_settings
 
 _TAG: Final = re.compile(r'"(\d{1,18})"')
 
@@ -25,14 +28,16 @@ _TAG: Final = re.compile(r'"(\d{1,18})"')
 async def listed(request: Request) -> Response:
     """Answer with all settings."""
     Filters(request)
-    book = await _book(request)
-    return JSONResponse(shown.settings(book), headers=_tagged(book.version))
+    reading = reading_of(request)
+    book = cluster_settings.book(reading.view)
+    return JSONResponse(shown.settings(book), headers=_tagged(book.version) | age_of(reading))
 
 
 async def read(request: Request) -> Response:
     """Answer with one setting."""
     Filters(request)
-    return _one(request, await _book(request))
+    reading = reading_of(request)
+    return _one(request, cluster_settings.book(reading.view), age_of(reading))
 
 
 async def assign(request: Request) -> Response:
@@ -72,19 +77,13 @@ async def history(request: Request) -> Response:
     return JSONResponse(shown.history(records))
 
 
-async def _book(request: Request) -> Book:
-    services: Services = request.app.state.services
-    async with services.db.read() as tx:
-        return await store.read(tx)
-
-
 def _name(request: Request) -> str:
     return request.path_params["name"]
 
 
-def _one(request: Request, book: Book) -> Response:
+def _one(request: Request, book: Book, headers: Mapping[str, str] | None = None) -> Response:
     document = shown.setting(book, _name(request))
-    return JSONResponse(document, headers=_tagged(document["version"]))
+    return JSONResponse(document, headers={**_tagged(document["version"]), **(headers or {})})
 
 
 def _author(request: Request, reason: str) -> Author:

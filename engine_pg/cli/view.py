@@ -35,7 +35,7 @@ def render(
     rows = max(len(stack.processes), len(known.get("hosts", ())), 3) + 4
     layout = Layout()
     layout.split_column(
-        Layout(_header(stack, answered=status is not None), size=4),
+        Layout(_header(stack, status), size=4),
         Layout(name="who", size=min(rows, max(8, height // 3))),
         Layout(name="what", ratio=1, minimum_size=6),
         Layout(name="events", ratio=1, minimum_size=5),
@@ -52,15 +52,19 @@ def render(
     return layout
 
 
-def _header(stack: Stack, *, answered: bool) -> Panel:
+def _header(stack: Stack, status: Mapping[str, Any] | None) -> Panel:
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis")
     line.add_column(no_wrap=True, overflow="ellipsis", justify="right")
     where = f"PostgreSQL :{stack.embedded.port()}" if stack.embedded else "PostgreSQL: yours"
-    state = Text("● ", style="green" if answered else "red")
+    stale_s = None if status is None else status.get("stale_s")
+    colour = "red" if status is None else "green" if stale_s is None else "yellow"
+    state = Text("● ", style=colour)
     state.append(f"engine-pg {engine_pg.__version__}", style="bold").append(f"   {where}", "dim")
-    if not answered:
-        state.append("   no node answers", style="red")
+    if status is None:
+        state.append("   no node answers", style=colour)
+    elif stale_s is not None:
+        state.append(f"   the database is away: {stale_s:.0f} s old", style=colour)
     line.add_row(state, Text("Ctrl-C stops everything", style="dim"))
     line.add_row(
         Text(f"{stack.urls[0]}/ovirt-engine/api", style="cyan"),
@@ -94,6 +98,8 @@ def _state(word: str) -> Text:
 
 def _lease(row: Mapping[str, Any]) -> Text:
     """Return what is left of the lease; it empties when the renewals fail to come."""
+    if row["age_s"] is None:
+        return Text("unknown", style="yellow")
     left = max(0.0, 1 - row["age_s"] / row["ttl_s"])
     full = round(left * _BAR)
     style = "green" if left > 1 / 2 else "yellow" if left > 1 / 4 else "red"
@@ -134,7 +140,9 @@ def _hosts(hosts: Rows) -> Table:
     return table
 
 
-def _locks(locks: Rows) -> RenderableType:
+def _locks(locks: Rows | None) -> RenderableType:
+    if locks is None:
+        return Text("the database is away: nobody can tell", style="yellow")
     if not locks:
         return Text("nobody holds a lock", style="dim")
     table = _table("lock", "mode", ">token", "holder", ">age", "for")

@@ -110,7 +110,10 @@ select (select count(*) from pg_locks
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member; `paused`: without a renewal for so long that it must have stopped acting."""
+    """A member; `paused`: without a renewal for so long that it must have stopped acting.
+
+    None is what nobody knows while the database is away.
+    """
 
     node: str
     member_id: UUID
@@ -120,12 +123,12 @@ class Member:
     epoch_id: int
     resumed: bool
     session_number: int
-    renewal: int
-    age_s: float
+    renewal: int | None
+    age_s: float | None
     ttl_s: float
     leaderships: int
-    locks: int
-    waiting: int
+    locks: int | None
+    waiting: int | None
     address: str
     version: str
     joined_at: datetime

@@ -5,6 +5,7 @@ Does not promise that an old command is there: it is then to be looked up in the
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -69,6 +70,12 @@ def with_steps(view: View, command: CommandView) -> CommandView:
     """Return a command with its steps."""
     steps = view.of(StepRow).by("command_id", command.command_id)
     return replace(command, steps=tuple(sorted(steps, key=lambda step: step.number)))
+
+
+def open_commands(view: View) -> Counter[UUID]:
+    """Return how many of the last commands each member runs."""
+    rows = view.of(CommandView)
+    return Counter(row.member_id for row in rows if row.member_id is not None and not row.final)
 
 
 def listed(

@@ -7,7 +7,7 @@ behind them, where the database has commands.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -61,8 +61,11 @@ async def members(
 ) -> Document:
     """Return `members`."""
     found = await looks.members(tx, node=node, ended=ended, most=most)
-    counted = await tx.all(OPEN) if await _has_commands(tx) else []
-    commands = {row["member_id"]: row["n"] for row in counted}
+    return members_of(found, await open_commands(tx) if await _has_commands(tx) else {})
+
+
+def members_of(found: Sequence[Member], commands: Mapping[UUID, int]) -> Document:
+    """Return `members` that were found, with how many commands each runs."""
     return {
         "members": [
             _document(each) | {"commands": commands.get(each.member_id, 0)} for each in found
@@ -70,11 +73,20 @@ async def members(
     }
 
 
+async def open_commands(tx: Tx) -> dict[UUID, int]:
+    """Return how many commands each member runs."""
+    return {row["member_id"]: row["n"] for row in await tx.all(OPEN)}
+
+
 async def leaders(
     tx: Tx, *, node: str | None = None, name: str | None = None, most: int = looks.MOST
 ) -> Document:
     """Return `leaders`."""
-    found = await looks.leaders(tx, node=node, name=name, most=most)
+    return leaders_of(await looks.leaders(tx, node=node, name=name, most=most))
+
+
+def leaders_of(found: Sequence[Leader]) -> Document:
+    """Return `leaders` that were found."""
     return {"leaders": [_document(each) for each in found]}
 
 
@@ -192,6 +204,7 @@ async def wait_graph(tx: Tx, local: Sequence[Request] = ()) -> Document:
 
 
 _EDGE_KEYS: Final = ("kind", "id", "mode", "token", "ticket", "how")
+_AWAY: Final = "the database is away: locks, waiters and heartbeats are not known"
 _LOCK_ALARM: Final = "more than half of the server's table of locks is used: {used} of {capacity}"
 
 
@@ -204,12 +217,42 @@ async def status(tx: Tx) -> Document:
     members = [each for each in await looks.members(tx) if each.state != "ended"]
     leaders = await looks.leaders(tx)
     totals, table = await looks.totals(tx), await looks.lock_table(tx)
-    return {
-        "epoch": {
-            "id": totals.epoch_id,
-            "timeline": totals.timeline,
-            "since": _plain(totals.epoch_since),
+    epoch = {
+        "id": totals.epoch_id,
+        "timeline": totals.timeline,
+        "since": _plain(totals.epoch_since),
+    }
+    return {"epoch": epoch, **_people(members, leaders)} | {
+        "locks": {
+            "held": totals.held,
+            "orphaned": totals.orphaned,
+            "unresumed": totals.unresumed,
+            "broken": totals.broken,
+            "oldest_s": totals.oldest_lock_s,
         },
+        "waiters": {"requests": totals.waiting, "oldest_s": totals.oldest_wait_s},
+        "lock_table": asdict(table) | {"alarming": table.alarming},
+        "warnings": [*_of_people(members, leaders), *_of_locks(totals, table)],
+    }
+
+
+def status_without_database(
+    found: Sequence[Member], leaders: Sequence[Leader], epoch_id: int
+) -> Document:
+    """Return as much of the status as is known of members and leaders; the rest is null."""
+    members = [each for each in found if each.state != "ended"]
+    people = _people(members, leaders)
+    people["members"]["paused"] = None
+    return {"epoch": {"id": epoch_id, "timeline": None, "since": None}, **people} | {
+        "locks": None,
+        "waiters": None,
+        "lock_table": None,
+        "warnings": [_AWAY, *_of_people(members, leaders)],
+    }
+
+
+def _people(members: Sequence[Member], leaders: Sequence[Leader]) -> Document:
+    return {
         "members": {
             "live": sum(each.state == "live" for each in members),
             "paused": sum(each.state == "paused" for each in members),
@@ -221,22 +264,10 @@ async def status(tx: Tx) -> Document:
             "exactly_one": all(each.held for each in leaders),
             "vacant": [each.name for each in leaders if not each.held],
         },
-        "locks": {
-            "held": totals.held,
-            "orphaned": totals.orphaned,
-            "unresumed": totals.unresumed,
-            "broken": totals.broken,
-            "oldest_s": totals.oldest_lock_s,
-        },
-        "waiters": {"requests": totals.waiting, "oldest_s": totals.oldest_wait_s},
-        "lock_table": asdict(table) | {"alarming": table.alarming},
-        "warnings": list(_warnings(members, leaders, totals, table)),
     }
 
 
-def _warnings(
-    members: Sequence[Member], leaders: Sequence[Leader], totals: Totals, table: LockTable
-) -> Iterable[str]:
+def _of_people(members: Sequence[Member], leaders: Sequence[Leader]) -> Iterable[str]:
     if not members:
         yield "there is no member"
     for each in members:
@@ -245,6 +276,9 @@ def _warnings(
     vacant = [each.name for each in leaders if not each.held]
     if vacant:
         yield f"nobody leads {', '.join(vacant[:5])}{' and more' if len(vacant) > 5 else ''}"
+
+
+def _of_locks(totals: Totals, table: LockTable) -> Iterable[str]:
     if totals.orphaned:
         yield f"locks of ended members await an adopter: {totals.orphaned}"
     if totals.unresumed:

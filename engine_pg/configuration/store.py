@@ -7,7 +7,7 @@ and the audit event: a change by SQL leaves the same trace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
@@ -100,7 +100,12 @@ async def read(tx: Tx) -> Book:
 
 def book_of(records: list[Record]) -> Book:
     """Return all settings out of the table's rows."""
-    stored = {record["name"]: Stored(**record) for record in records}
+    return book_with(Stored(**record) for record in records)
+
+
+def book_with(rows: Iterable[Stored]) -> Book:
+    """Return all settings out of what was changed at some time."""
+    stored = {each.name: each for each in rows}
     given = {name: each.value for name, each in stored.items() if each.value is not None}
     settings, refused = tolerated(given)
     return Book(settings, stored, refused)

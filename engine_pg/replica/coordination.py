@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -15,7 +15,7 @@ LEADERS: Final[LiteralString] = "select to_jsonb(t) as row from leader t"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRow:
-    """A member as its last change left it; `renewal` and the moments beside it lag behind."""
+    """A member as its last change left it; its heartbeats are no changes."""
 
     member_id: UUID
     node: str
@@ -23,6 +23,8 @@ class MemberRow:
     session_number: int
     state: str
     draining: bool
+    weight: float
+    ttl: timedelta
     address: str
     version: str
     joined_at: datetime
@@ -39,6 +41,9 @@ class LeaderRow:
     term: int
     member_id: UUID | None = None
     acquired_at: datetime | None = None
+    pinned_node: str | None = None
+    avoid_member_id: UUID | None = None
+    revision: int = 1
 
 
 COORDINATION: Final[tuple[Table[Any], ...]] = (

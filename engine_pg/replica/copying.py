@@ -17,7 +17,7 @@ FETCH: Final = "fetch 200 from replica_copy"
 _OPEN: Final = "declare replica_copy no scroll cursor for "
 
 
-async def copied(tx: Tx, tables: Sequence[Table[Any]]) -> View:
+async def copied(tx: Tx, tables: Sequence[Table[Any]], epoch_id: int) -> View:
     """Return the tables as the transaction sees them; its isolation is REPEATABLE READ.
 
     The loop is let go between slices, which are as long as one may hold it.
@@ -32,7 +32,7 @@ async def copied(tx: Tx, tables: Sequence[Table[Any]]) -> View:
                 target.put(table.key(row), table.row(row))
             await asyncio.sleep(0)
         await tx.run(CLOSE)
-    return draft.freeze(await moment(tx))
+    return draft.freeze(await moment(tx), epoch_id)
 
 
 async def moment(tx: Tx) -> datetime:

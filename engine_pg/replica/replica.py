@@ -137,7 +137,7 @@ class Replica:
 
     async def _copy(self) -> None:
         async with self._feed.copy() as (tx, cursor):
-            view = await copied(tx, self._tables)
+            view = await copied(tx, self._tables, cursor.epoch_id)
         self._noon = (view.at, self._clock())
         self._view, self._cursor = view, cursor
         spare_rows()
@@ -183,7 +183,7 @@ class Replica:
     def _publish(self, draft: ViewDraft, found: Changes) -> None:
         began_at = self._clock()
         now = self.moment()
-        self._view, self._cursor = draft.freeze(now), found.cursor
+        self._view, self._cursor = draft.freeze(now, found.cursor.epoch_id), found.cursor
         self._held(began_at)
         if found.changes:
             self.figures.batches += 1

@@ -14,10 +14,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All tables of a replica; `at` is what time it was at the database when it was taken."""
+    """All tables of a replica, in an epoch; `at` is what time it was at the database."""
 
     rows: Mapping[type[Any], Rows[Any]]
     at: datetime
+    epoch_id: int
 
     def of(self, kind: type[R]) -> Rows[R]:
         """Return the table of a kind of row."""
@@ -41,7 +42,7 @@ class ViewDraft:
             draft = self._drafts[table.kind] = self._rows[table.kind].draft()
         return cast("RowsDraft[R]", draft)
 
-    def freeze(self, at: datetime) -> View:
+    def freeze(self, at: datetime, epoch_id: int) -> View:
         """Return the view; the draft is of no further use."""
         frozen = {kind: draft.freeze() for kind, draft in self._drafts.items()}
-        return View(self._rows | frozen, at)
+        return View(self._rows | frozen, at, epoch_id)

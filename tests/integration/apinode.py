@@ -80,6 +80,7 @@ class Api:
     db: Database
     commands: RecordedCommands
     reasons: list[str]
+    reads: Reads | None = None
 
     async def login(self, name: str = USER, password: str = PASSWORD) -> httpx.Response:
         form = {"grant_type": "password", "scope": "ovirt-app-api"}
@@ -124,7 +125,7 @@ async def serving(
         httpx.AsyncClient(transport=transport, base_url="http://node") as client,
     ):
         background.start(replica.run(), name="replica")
-        yield Api(client, db, commands, reasons)
+        yield Api(client, db, commands, reasons, services.reads)
 
 
 @asynccontextmanager

@@ -40,6 +40,8 @@ from engine_pg.settings import PREFIX
 
 PATH = "/api/v1/changes"
 INSERT = "insert into data_center (data_center_id, name) values (gen_random_uuid(), %s)"
+PATIENCE_S = 20.0
+"""For what takes a moment, on a machine that is busy with other things."""
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
@@ -74,7 +76,7 @@ class Consumer:
         headers = {"Authorization": authorization, "Accept": "text/event-stream"}
         if self.last_id:
             headers["Last-Event-ID"] = self.last_id
-        timeout = httpx.Timeout(20, read=40)
+        timeout = httpx.Timeout(PATIENCE_S, read=2 * PATIENCE_S)
         self.ended = False
         async with (
             httpx.AsyncClient(timeout=timeout, trust_env=False) as client,
@@ -104,7 +106,7 @@ class Consumer:
         if "data" in fields:
             self.events.append(Seen(fields["event"], self.last_id, json.loads(fields["data"])))
 
-    async def until(self, true: Callable[[], object], bound_s: float = 15.0) -> None:
+    async def until(self, true: Callable[[], object], bound_s: float = PATIENCE_S) -> None:
         deadline = boottime() + bound_s
         while not true():
             assert boottime() < deadline, (self.status, self.comments[-3:], len(self.events))
@@ -180,7 +182,9 @@ async def serving(
         async with asyncio.TaskGroup() as group:
             jobs = [group.create_task(one.run()) for one in (bells, tail, replica)]
             serving_ = group.create_task(server.serve([listening]))
-            async with httpx.AsyncClient(base_url=place, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                base_url=place, timeout=PATIENCE_S, trust_env=False
+            ) as client:
                 node = Api(client, db, commands, reasons)
                 await eventually(lambda: started(server))
                 token = (await node.login()).json()["access_token"]
@@ -246,7 +250,7 @@ async def node_process(database_url: str, name: str) -> AsyncGenerator[NodeProce
 
 
 async def _until_ready(node: NodeProcess) -> None:
-    deadline = boottime() + 40
+    deadline = boottime() + 60
     async with httpx.AsyncClient(trust_env=False) as client:
         while True:
             assert node.process.returncode is None, "the node died"

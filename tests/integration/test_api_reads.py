@@ -480,7 +480,7 @@ def test_the_live_view_shows_everything_at_once(ask):
     async def scenario(node: Api, _made: Furniture):
         view = (await node.client.get("/api/v1/status")).json()
         assert view.keys() == {
-            "summary", "nodes", "leaders", "locks", "hosts", "vms", "commands", "events",
+            "stale_s", "summary", "nodes", "leaders", "locks", "hosts", "vms", "commands", "events",
         }  # fmt: skip
         assert view["vms"] == {"down": 4, "powering_up": 2}
         assert [(h["name"], h["status"], h["vms"]) for h in view["hosts"]] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from integration.feeding import TABLES, Reader, connect, feed_of
-from integration.nodes import run
+from integration.nodes import eventually, run
 
 from engine_pg.cluster.feed import Keep, Resync, readers, retention
 
@@ -33,6 +33,16 @@ async def kept(psql, what=KEPT) -> int:
     return (await (await psql.execute(what)).fetchone())[0]
 
 
+async def emptied(feed, psql, keep) -> None:
+    """Trim all; what runs anywhere on the server, a vacuum too, holds it up for a moment."""
+
+    async def nothing_is_left() -> bool:
+        await feed.retention(keep).trim()
+        return await kept(psql) == 0
+
+    await eventually(nothing_is_left)
+
+
 def test_what_a_live_reader_has_not_seen_is_kept_and_the_rest_is_trimmed(url):
     async def story():
         async with feed_of(url) as feed, feed_of(url) as behind, await connect(url) as psql:
@@ -45,8 +55,7 @@ def test_what_a_live_reader_has_not_seen_is_kept_and_the_rest_is_trimmed(url):
             await feed.retention(NOTHING).trim()
             assert await kept(psql) == 10
             assert len(await slow.read()) == 10
-            await feed.retention(NOTHING).trim()
-            assert await kept(psql) == 0
+            await emptied(feed, psql, NOTHING)
             await psql.execute("insert into account values ('a')")
             for each in (reader, slow):
                 assert len(await each.read()) == 1
@@ -68,8 +77,7 @@ def test_a_reader_that_sleeps_too_long_is_passed_and_told_so(url, passes, caplog
                 await psql.execute(GONE)
             elif passes == "old":
                 await psql.execute(OLD)
-            await feed.retention(keep).trim()
-            assert await kept(psql) == 0
+            await emptied(feed, psql, keep)
             assert ("left behind" in caplog.text) == (passes != "gone")
             with pytest.raises(Resync, match="trimmed"):
                 await sleeper.read()

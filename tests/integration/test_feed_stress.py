@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from integration.feed_worker import BOUND_S, TABLES
+from integration.feed_worker import BOUND_S, LONG_S, TABLES
 from integration.nodes import run
 
 from engine_pg.clock import boottime
@@ -27,7 +27,7 @@ from engine_pg.db.migrate import upgrade
 from engine_pg.errors import EngineError
 
 SECONDS = float(os.environ.get("ENGINE_FEED_STRESS_S", "10"))
-WRITERS, READERS = 4, 3
+WRITERS, READERS, REPLICAS = 4, 3, 2
 WORKER = Path(__file__).with_name("feed_worker.py")
 KILLED = """
 select pg_terminate_backend(pid) from pg_stat_activity
@@ -35,7 +35,7 @@ select pg_terminate_backend(pid) from pg_stat_activity
 """
 LISTENERS = KILLED + " and application_name = 'engine_pg doorbell'"
 NEW_EPOCH = "update cluster_epoch_marker set marker = gen_random_uuid()"
-SMALL = Keep(age_s=1.0, most_rows=2000)
+SMALL = Keep(age_s=0.5, most_rows=300)
 
 
 @pytest.fixture
@@ -115,8 +115,10 @@ def test_nothing_is_lost_nothing_comes_twice_and_every_copy_is_exact(server):
         with ExitStack() as stack:
             workers = Workers(url, stack)
             readers = [workers.start("read", seed) for seed in range(READERS)]
+            replicas = [workers.start("replicate", seed) for seed in range(REPLICAS)]
             writers = [workers.start("write", seed) for seed in range(WRITERS)]
-            for each in (*readers, *writers):
+            holder = workers.start("hold", WRITERS)
+            for each in (*readers, *replicas, *writers, holder):
                 assert await asyncio.to_thread(each.stdout.readline) == "ready\n"
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as group:
@@ -124,16 +126,33 @@ def test_nothing_is_lost_nothing_comes_twice_and_every_copy_is_exact(server):
                 await asyncio.to_thread(hurt, server, url, boottime() + SECONDS)
                 stop.set()
             for each in writers:
-                await asyncio.to_thread(each.communicate, None, BOUND_S)
-                assert each.returncode == 0
-            verdicts = []
-            for each in readers:
-                said, _ = await asyncio.to_thread(each.communicate, None, BOUND_S)
-                assert each.returncode == 0
-                verdicts.append(json.loads(said))
-        for verdict in verdicts:
-            assert verdict["wrong"] == []
-            assert verdict["changes"] > 100
-            assert verdict["copies"] >= 2
+                assert await last_word(each) == ""
+            judge(
+                json.loads(await last_word(holder)),
+                [json.loads(await last_word(each)) for each in readers],
+                [json.loads(await last_word(each)) for each in replicas],
+            )
 
     run(story(), SECONDS * 2 + 100)
+
+
+async def last_word(process) -> str:
+    """Let a process end, and return what it says of what it did."""
+    said, _ = await asyncio.to_thread(process.communicate, None, BOUND_S)
+    assert process.returncode == 0
+    return said
+
+
+def judge(held_s, readers, replicas) -> None:
+    told = {"held_s": held_s, "readers": readers, "replicas": replicas}
+    sys.stdout.write(f"{json.dumps(told, indent=1)}\n")
+    assert max(held_s) >= LONG_S
+    for verdict in (*readers, *replicas):
+        assert verdict["wrong"] == []
+        assert verdict["changes"] > (10 if verdict.get("sleeps") else 100)
+        assert verdict["copies"] >= 2
+    for verdict in readers:
+        if not verdict["sleeps"]:
+            assert verdict["delay_s"] < LONG_S / 8, "who stays open delays nobody else"
+        elif SECONDS >= 30:  # in less time it may be lucky
+            assert verdict["passed"], "retention goes past who sleeps"

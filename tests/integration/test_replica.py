@@ -55,6 +55,18 @@ def test_a_replica_equals_the_database(fresh_database_url):
     run(scenario())
 
 
+ATTACHED = r"""
+select split_part(encode(tgargs, 'escape'), '\000', 1) as topic
+  from pg_trigger where tgname = '0_feed_change'
+"""
+
+
+def test_every_table_of_a_replica_is_attached_to_the_feed(database_url):
+    with psycopg.connect(database_url) as connection:
+        attached = {topic for (topic,) in connection.execute(ATTACHED)}
+    assert attached >= {table.topic for table in TABLES}
+
+
 CHANGES = (
     'update vm set status = \'up\', attrs = \'{"a": [1.0, 2, null], "b": "é"}\'',
     "update vm set name = name || '-renamed' where memory_bytes > 2000000",
@@ -75,6 +87,8 @@ CHANGES = (
     " select command_id, n, 'n', 't', 'executing', 'started', 1"
     " from command, generate_series(1, 3) n",
     "update command_step set state = 'finished', outcome = '{}', ended_at = now() where number = 2",
+    "insert into setting (name, value) values ('monitor_period_s', '5'), ('nonsense', '[1, null]')",
+    "update setting set value = null where name = 'nonsense'",
     "truncate command cascade",
 )
 

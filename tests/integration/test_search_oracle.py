@@ -89,7 +89,7 @@ def both(database_url):
 
     async def viewed():
         async with Database(database_url) as db, db.read() as tx:
-            return await copied(tx, INVENTORY)
+            return await copied(tx, INVENTORY, 1)
 
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
         populate(connection)

@@ -42,7 +42,7 @@ def viewed(*rows: Vm | Event) -> View:
     for row in rows:
         table = next(table for table in INVENTORY if table.kind is type(row))
         draft.of(table).put(str(id(row)), row)
-    return draft.freeze(datetime(2026, 6, 1, tzinfo=UTC))
+    return draft.freeze(datetime(2026, 6, 1, tzinfo=UTC), 1)
 
 
 SMALL = viewed(VM, EVENT)

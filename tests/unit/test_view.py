@@ -101,3 +101,11 @@ def test_what_befell_processes_stands_beside_what_the_nodes_tell(show):
 
 def test_silence_is_said(show):
     assert "no node answers" in line_of(show(None), "engine-pg")
+
+
+def test_what_nobody_can_tell_without_the_database_is_said(show):
+    nodes = [member("node-1", "live", age_s=None)]
+    lines = show(STATUS | {"stale_s": 3.2, "nodes": nodes, "locks": None})
+    assert "the database is away: 3 s old" in line_of(lines, "engine-pg")
+    assert "live unknown 7 2" in line_of(lines, "node-1")
+    assert "nobody can tell" in line_of(lines, "nobody")
