@@ -1,6 +1,7 @@
 """The web application: every path at one glance, and what each request passes through.
 
-Measurement ▶ Correlation ▶ Hardening ▶ Faults ▶ Limits ▶ Paths ▶ gzip ▶ Authentication ▶ route
+Measurement ▶ Correlation ▶ Hardening ▶ Faults ▶ Limits ▶ Paths ▶ gzip ▶ Authentication ▶ Once ▶
+route
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from engine_pg.api.edge.limits import Limits
 from engine_pg.api.edge.measurement import Measurement
 from engine_pg.api.edge.paths import API, Paths
 from engine_pg.api.faults import Faults, http_error
+from engine_pg.api.once import Once
 from engine_pg.api.resources import events, jobs, root, singles, templates, users
 from engine_pg.api.resources import hosts as host_actions
 from engine_pg.api.resources import vms as vm_actions
@@ -137,6 +139,7 @@ def create_app(services: Services) -> Starlette:
             Middleware(Paths),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Authentication, services=services),
+            Middleware(Once, services=services),
         ],
     )
     app.router.redirect_slashes = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -15,6 +14,7 @@ from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.auth import IDENTITY, READING, READING_METHODS
 from engine_pg.api.edge import correlation
 from engine_pg.api.edge.paths import BASE
+from engine_pg.api.once import named
 from engine_pg.api.services import Services
 from engine_pg.api.wire import media
 from engine_pg.api.wire.document import Document
@@ -26,7 +26,6 @@ from engine_pg.ids import derived_id, new_id
 from engine_pg.replica.reading import Reading
 from engine_pg.replica.view import View
 
-_KEY_LIMIT: Final = 255
 _LONG: Final = 200
 STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
@@ -110,14 +109,15 @@ class Call:
             self.request, shape.many, shape.one, fragments, self._aged(None)
         )
 
-    async def submission(
+    def submission(
         self, command: str, subject_id: UUID | None, params: dict[str, Any]
     ) -> Submission:
         """Return a command to submit; without a subject it makes a new one.
 
-        The same Idempotency-Key with the same request gives the same command and subject.
+        A request that its sender named always becomes the same command about the same subject.
         """
-        command_id = await self._command_id()
+        one = named(self.request.scope)
+        command_id = new_id() if one is None else one.claimed.command_id
         return Submission(
             name=command,
             subject_id=subject_id or derived_id(command_id, "subject"),
@@ -133,13 +133,3 @@ class Call:
         if stale_s is None:
             return headers
         return {**(headers or {}), "Age": f"{stale_s:.0f}", STALENESS: f"{stale_s:.3f}"}
-
-    async def _command_id(self) -> UUID:
-        key = self.request.headers.get("idempotency-key")
-        if key is None:
-            return new_id()
-        if not 0 < len(key) <= _KEY_LIMIT:
-            raise Invalid(f"An Idempotency-Key has 1 to {_KEY_LIMIT} characters")
-        body = hashlib.sha256(await self.request.body()).hexdigest()
-        path, query = self.request.scope["path"], self.request.url.query
-        return derived_id(self.identity.user_id, key, self.request.method, path, query, body)

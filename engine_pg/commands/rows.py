@@ -73,6 +73,18 @@ class CommandView:
         return self.accepted_at is not None
 
     @property
+    def submission(self) -> Submission:
+        """Return what was submitted."""
+        return Submission(
+            name=self.name,
+            subject_id=self.subject_id,
+            params=self.params,
+            user_name=self.user_name,
+            correlation_id=self.correlation_id,
+            command_id=self.command_id,
+        )
+
+    @property
     def final(self) -> bool:
         """Whether nothing more will happen."""
         return self.ended_at is not None
