@@ -30,6 +30,7 @@ from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.simulator.judge import Verdict, judge
+from engine_pg.supervisor import Background
 
 INFLIGHT_S = 1.5
 
@@ -135,14 +136,21 @@ def impatient(patience_s: float) -> dict[str, Definition]:
 class Engine:
     """A member that runs commands when it is told to."""
 
-    def __init__(self, one: TestNode, hosts: HostConnections, patience_s: float) -> None:
-        bells = Doorbells(one.db.url)
-        registry = impatient(patience_s)
+    def __init__(
+        self,
+        one: TestNode,
+        hosts: HostConnections,
+        patience_s: float,
+        more: dict[str, Definition],
+        **runner: Any,
+    ) -> None:
+        self.bells = bells = Doorbells(one.db.url)
+        registry = impatient(patience_s) | more
         self.node = one
         self.commands = Commands(one.db, bells, registry)
         patience = Patience(host_call_s=1.0, host_inflight_s=INFLIGHT_S)
         self.runner = Runner(
-            one.membership, one.db, hosts, bells, registry, patience=lambda: patience
+            one.membership, one.db, hosts, bells, registry, patience=lambda: patience, **runner
         )
 
     async def submit(
@@ -211,12 +219,23 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    url: str, name: str, *, driver: type[VdsmDriver] = VdsmDriver, patience_s: float = 5.0
+    url: str,
+    name: str,
+    *,
+    driver: type[VdsmDriver] = VdsmDriver,
+    patience_s: float = 5.0,
+    more: dict[str, Definition] | None = None,
+    **runner: Any,
 ) -> AsyncGenerator[Engine]:
+    """Yield an engine; `more` are commands that it knows beside the product's."""
     async with (
         HostConnections(
             lambda address, port: driver(address, port, connect_timeout_s=1.0)
         ) as hosts,
         node(url, name) as one,
+        Background() as background,
     ):
-        yield Engine(one, hosts, patience_s)
+        made = Engine(one, hosts, patience_s, more or {}, **runner)
+        background.start(made.bells.run(), name="bells")
+        background.start(made.runner.watch(), name="halts")
+        yield made
