@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -27,6 +28,9 @@ from engine_pg.replica.reading import Reading
 from engine_pg.replica.view import View
 
 _LONG: Final = 200
+_SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
+DEADLINE: Final = "Engine-Deadline"
+"""The header of a request that says in how many seconds what it asks for is halted."""
 STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
 
@@ -125,7 +129,16 @@ class Call:
             user_name=self.identity.name,
             correlation_id=self.correlation_id,
             command_id=command_id,
+            deadline_s=self._deadline_s(),
         )
+
+    def _deadline_s(self) -> float | None:
+        text = self.request.headers.get(DEADLINE)
+        if text is None:
+            return None
+        if not _SECONDS.fullmatch(text):
+            raise Invalid(f"{DEADLINE} is a number of seconds, not {text[:40]}")
+        return float(text)
 
     def _aged(self, headers: dict[str, str] | None) -> dict[str, str] | None:
         """Add how old an answer is that the database could not be asked about."""
