@@ -51,7 +51,7 @@ class ChildrenStepRun:
             intent = await self._journal.start(self._number, self._step, self._submitted)
         else:
             intent = record.intent
-        await self._run.reached(self._step.name, "intended")
+        await self._run.at(self._step.name, "intended")
         children = await self._ended(intent, needed=self._run.halt.reason is None)
         self._run.halt.check()
         return await self._journal.judge(self._number, self._step, children)

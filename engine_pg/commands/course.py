@@ -118,7 +118,7 @@ class Course:
                 continue
             self._failed = (number, step)
             run.outcomes[step.name] = await self._do(number, step, record)
-            await run.reached(step.name, "finished")
+            await run.at(step.name, "finished")
             self._failed = None
             if lasting(step):
                 run.halt.disarm()
@@ -127,7 +127,7 @@ class Course:
     async def _do(self, number: int, step: Step, record: StepView | None) -> dict[str, object]:
         run = self._run
         run.number = number
-        await run.reached(step.name, "begun")
+        await run.at(step.name, "begun")
         await run.membership.session.until_trusted()
         if isinstance(step, ChildrenStep):  # those that run are to be told of a halt
             return await ChildrenStepRun(run, self._journal, number, step).forward(record)
@@ -157,11 +157,11 @@ class Course:
         if step.undo is None and not isinstance(step, ChildrenStep):
             return
         self._run.number = number
-        await self._run.reached(step.name, "undoing")
+        await self._run.at(step.name, "undoing")
         if isinstance(step, HostStep):
             await HostStepRun(self._run, self._journal, number, step).backward(record)
         elif isinstance(step, ChildrenStep):
             await ChildrenStepRun(self._run, self._journal, number, step).backward(record)
         elif record.state == "finished":
             await self._journal.undo(number, step, record.outcome or {})
-        await self._run.reached(step.name, "compensated")
+        await self._run.at(step.name, "compensated")

@@ -68,10 +68,10 @@ class HostStepRun:
             outcome = await self._settled(intent, record.attempt)
             if outcome is None:
                 await self._journal.start_again(self._number, step, intent)
-        await self._run.reached(step.name, "intended")
+        await self._run.at(step.name, "intended")
         while outcome is None:
             outcome = await self._act(intent)
-        await self._run.reached(step.name, "done")
+        await self._run.at(step.name, "done")
         await self._journal.finish(self._number, step, intent, outcome)
         return outcome
 
@@ -83,7 +83,7 @@ class HostStepRun:
             if record.outcome is None and step.changes_host:
                 await self._settled(intent, record.attempt)
             await self._insist(lambda: undo(self._run, intent), unclear=True)
-            await self._run.reached(step.name, "undone")
+            await self._run.at(step.name, "undone")
         await self._journal.compensated(self._number, step)
 
     async def _act(self, intent: Record) -> Record | None:

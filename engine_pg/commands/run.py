@@ -44,14 +44,14 @@ class Counter(Protocol):
         ...
 
 
-Reached = Callable[[str, str], Awaitable[None]]
+Reached = Callable[[str, str, str], Awaitable[None]]
 
 PROGRESS: Final[LiteralString] = """
 select command_progress(%(command_id)s, %(number)s, %(fraction)s::real, %(message)s)
 """
 
 
-async def nowhere(step: str, boundary: str) -> None:
+async def nowhere(command: str, step: str, place: str) -> None:
     """Do nothing at a boundary."""
 
 
@@ -108,6 +108,10 @@ class Run:
             async with self.halt.cutting():
                 hold = await self.membership.locks.acquire(*missing, wait_s=wait_s, reason=reason)
                 self.claim.holds.append(hold)
+
+    async def at(self, step: str, place: str) -> None:
+        """Come to a boundary (`engine_pg.commands.boundaries`)."""
+        await self.reached(self.command.name, step, place)
 
     async def progress(self, fraction: float, message: str) -> None:
         """Tell how far the step is that runs, from 0 to 1, and what goes on, in a sentence."""

@@ -189,7 +189,9 @@ class Engine:
         }
         return (await self.node.rows(queries[table], id=row_id))[0]
 
-    async def furnish(self, hosts: Hosts) -> tuple[UUID, list[UUID]]:
+    async def furnish(
+        self, hosts: Hosts, places: list[tuple[str, int]] | None = None
+    ) -> tuple[UUID, list[UUID]]:
         """Make a data center, a cluster and the hosts; return the cluster and the hosts."""
         dc = await self.do("add_data_center", name=f"dc-{new_id()}")
         cluster = await self.do(
@@ -205,7 +207,7 @@ class Engine:
                 port=port,
                 cluster_id=str(cluster.subject_id),
             )
-            for number, (address, port) in enumerate(hosts.places, start=1)
+            for number, (address, port) in enumerate(places or hosts.places, start=1)
         ]
         assert {view.state for view in made} == {"succeeded"}
         return cluster.subject_id, [view.subject_id for view in made]

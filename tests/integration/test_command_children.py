@@ -65,7 +65,7 @@ def test_a_parent_whose_node_dies_has_the_same_children(database_url):
     async def story():
         trial, told = Trial(), asyncio.Event()
 
-        async def dies(step, boundary):
+        async def dies(_command, step, boundary):
             if (step, boundary) == ("family", "intended"):
                 told.set()
                 await asyncio.Event().wait()

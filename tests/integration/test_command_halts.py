@@ -337,7 +337,7 @@ def test_a_failure_that_nobody_foresaw_counts_as_the_end_of_a_node(database_url)
         trial = Trial()
         more = trial.definition("t", trial.write("one"))
 
-        async def defect(_step, _boundary):
+        async def defect(*_):
             raise BaseException("nobody foresaw it")  # noqa: TRY002 - nothing else gets through
 
         async with engine(database_url, "a", more=more, reached=defect) as a:
