@@ -107,6 +107,7 @@ ROUTES: Final = (
     api("/vms/{id}/start", POST=vm_actions.start),
     api("/vms/{id}/stop", POST=vm_actions.stop),
     api("/vms/{id}/shutdown", POST=vm_actions.shutdown),
+    api("/vms/{id}/migrate", POST=vm_actions.migrate),
     api("/vms/{id}/{part}", GET=vms.part),
     api("/vms/{id}/{part}/{part_id}", GET=vms.part_member),
     api("/templates", GET=templates.listed),

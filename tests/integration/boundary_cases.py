@@ -54,6 +54,8 @@ class Stage:
     params: dict[str, Any] = field(default_factory=dict)
     subject: UUID = field(default_factory=new_id)
     cluster: UUID = field(default_factory=new_id)
+    was: UUID | None = None  # where the VM ran
+    vm: UUID | None = None  # what ran on the host
 
     async def set(self, command: str) -> Submission:
         """Have everything there that a command needs, and return the command to submit."""
@@ -95,7 +97,13 @@ class Stage:
         self.subject, self.params = known[0], {"description": "new"}
 
     async def deactivate_host(self, known) -> None:
-        self.subject = known[0]
+        await self.stop_vm(known)
+        self.vm = self.subject
+        self.subject = (await self.row())["host_id"]
+
+    async def migrate_vm(self, known) -> None:
+        await self.stop_vm(known)
+        self.was = (await self.row())["host_id"]
 
     async def activate_host(self, known) -> None:
         self.subject = known[0]
@@ -211,13 +219,29 @@ async def _as_it_is(stage: Stage, _failed: bool) -> None:
     assert (stage.count("vm_started"), stage.count("vm_stopped")) == (1, 0)
 
 
+async def _migrated(stage: Stage, _failed: bool) -> None:
+    row = await stage.row()
+    assert row["host_id"] not in (None, stage.was)
+    assert row["status"] in ("powering_up", "up")
+    assert (stage.count("vm_started"), stage.count("vm_incoming")) == (2, 1)
+    assert (stage.count("vm_stopped"), stage.count("vm_forgotten")) == (1, 1)
+
+
+async def _emptied(stage: Stage, failed: bool) -> None:
+    await _is("maintenance")(stage, failed)
+    host, stage.was, stage.subject = stage.subject, stage.subject, stage.vm
+    await _migrated(stage, failed)
+    stage.subject = host
+
+
 _CHECKS: dict[str, Callable[[Stage, bool], Awaitable[None]]] = {
     **{f"add_{kind}": _there for kind in ("data_center", "cluster", "vm")},
     **{f"update_{kind}": _changed for kind in _ROWS},
     **{f"remove_{kind}": _gone for kind in _ROWS},
     "add_host": _is("up"),
     "activate_host": _is("up"),
-    "deactivate_host": _is("maintenance"),
+    "deactivate_host": _emptied,
+    "migrate_vm": _migrated,
     "start_vm": _started,
     "stop_vm": _stopped,
     "shutdown_vm": _shut_down,

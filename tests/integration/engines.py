@@ -66,7 +66,7 @@ class Hosts:
 
 
 @contextmanager
-def simulated(fencing: str, *, hosts: int = 2) -> Generator[Hosts]:
+def simulated(fencing: str, *, hosts: int = 2, migration_s: float = 0.1) -> Generator[Hosts]:
     with tempfile.TemporaryDirectory(prefix="engine-pg-hosts-") as name:
         folder = Path(name)
         ready = folder / "ready"
@@ -76,6 +76,7 @@ def simulated(fencing: str, *, hosts: int = 2) -> Generator[Hosts]:
             "--launch-delay": 0.02,
             "--boot-delay": 0.05,
             "--shutdown-delay": 0.05,
+            "--migration-delay": migration_s,
             "--journal": folder / "journal",
             "--ready-file": ready,
         }

@@ -87,7 +87,7 @@ def test_what_a_dead_node_had_begun_is_done_once(runner, database_url, hosts, re
 
             view = await eventually(final, 30)
             await rescuer.told("rest")
-            assert view.attempt == 2
+            assert view.attempt > 1
             await stage.check(case.at.command, view, failed=bool(case.fails))
             if case.how == "frozen":
                 await woken(victim)
