@@ -7,6 +7,7 @@ EngineError
 │   ├── Forbidden       somebody we know may not ask this
 │   ├── NotFound        there is no such thing
 │   ├── TooLarge        over a stated limit
+│   ├── KeyReused       its key was given to another request before
 │   └── Conflict        not in this state
 │       ├── Locked      somebody else works on it right now (names the holders)
 │       └── Outdated    it was changed since the caller looked
@@ -54,6 +55,10 @@ class NotFound(Rejected):
 
 class TooLarge(Rejected):
     """The request is over a stated limit."""
+
+
+class KeyReused(Rejected):
+    """The key of the request was given to another one before."""
 
 
 class Conflict(Rejected):

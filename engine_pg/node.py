@@ -172,7 +172,13 @@ class Node:
             await membership.join()
             self._membership = membership
             runner = Runner(
-                membership, self._db, hosts, self._bells, REGISTRY, patience=self._patience
+                membership,
+                self._db,
+                hosts,
+                self._bells,
+                REGISTRY,
+                patience=self._patience,
+                limit=lambda: self._live.now.adoption_limit,
             )
             working = work(
                 self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
@@ -182,12 +188,14 @@ class Node:
                     living = group.create_task(
                         live_until_left(membership, self._stop), name="membership"
                     )
+                    watching = group.create_task(runner.watch(), name="command halts")
                     worker = group.create_task(working, name="worker")
                     await self._stop.wait()
                     worker.cancel()
                     await asyncio.wait([worker])
                     await membership.leave()
                     living.cancel()
+                    watching.cancel()
             finally:
                 self._membership = None
 

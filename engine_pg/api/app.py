@@ -1,6 +1,7 @@
 """The web application: every path at one glance, and what each request passes through.
 
-Measurement ▶ Correlation ▶ Hardening ▶ Faults ▶ Limits ▶ Paths ▶ gzip ▶ Authentication ▶ route
+Measurement ▶ Correlation ▶ Hardening ▶ Faults ▶ Limits ▶ Paths ▶ gzip ▶ Authentication ▶ Once ▶
+route
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine_pg.api import cluster, health, settings, sso, status
+from engine_pg.api import cluster, commands, health, settings, sso, status
 from engine_pg.api.auth import Authentication
 from engine_pg.api.changes import endpoint as changes
 from engine_pg.api.edge.correlation import Correlation
@@ -25,6 +26,7 @@ from engine_pg.api.edge.limits import Limits
 from engine_pg.api.edge.measurement import Measurement
 from engine_pg.api.edge.paths import API, Paths
 from engine_pg.api.faults import Faults, http_error
+from engine_pg.api.once import Once
 from engine_pg.api.resources import events, jobs, root, singles, templates, users
 from engine_pg.api.resources import hosts as host_actions
 from engine_pg.api.resources import vms as vm_actions
@@ -70,6 +72,10 @@ ROUTES: Final = (
     on("/api/v1/locks/break", POST=cluster.break_),
     on("/api/v1/waiters", GET=cluster.waiters),
     on("/api/v1/waitgraph", GET=cluster.wait_graph),
+    on("/api/v1/commands", GET=commands.listed),
+    on("/api/v1/commands/{id}", GET=commands.read),
+    on("/api/v1/commands/{id}/cancel", POST=commands.cancel),
+    on("/api/v1/commands/{id}/retry", POST=commands.retry),
     on("/api/v1/changes", GET=changes.stream),
     on("/api/v1/settings", GET=settings.listed),
     on("/api/v1/settings/history", GET=settings.history),
@@ -101,6 +107,7 @@ ROUTES: Final = (
     api("/vms/{id}/start", POST=vm_actions.start),
     api("/vms/{id}/stop", POST=vm_actions.stop),
     api("/vms/{id}/shutdown", POST=vm_actions.shutdown),
+    api("/vms/{id}/migrate", POST=vm_actions.migrate),
     api("/vms/{id}/{part}", GET=vms.part),
     api("/vms/{id}/{part}/{part_id}", GET=vms.part_member),
     api("/templates", GET=templates.listed),
@@ -137,6 +144,7 @@ def create_app(services: Services) -> Starlette:
             Middleware(Paths),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Authentication, services=services),
+            Middleware(Once, services=services),
         ],
     )
     app.router.redirect_slashes = False

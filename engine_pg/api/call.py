@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -15,6 +15,7 @@ from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.auth import IDENTITY, READING, READING_METHODS
 from engine_pg.api.edge import correlation
 from engine_pg.api.edge.paths import BASE
+from engine_pg.api.once import named
 from engine_pg.api.services import Services
 from engine_pg.api.wire import media
 from engine_pg.api.wire.document import Document
@@ -26,8 +27,10 @@ from engine_pg.ids import derived_id, new_id
 from engine_pg.replica.reading import Reading
 from engine_pg.replica.view import View
 
-_KEY_LIMIT: Final = 255
 _LONG: Final = 200
+_SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
+DEADLINE: Final = "Engine-Deadline"
+"""The header of a request that says in how many seconds what it asks for is halted."""
 STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
 
@@ -121,14 +124,15 @@ class Call:
             self.request, shape.many, shape.one, fragments, self._aged(None)
         )
 
-    async def submission(
+    def submission(
         self, command: str, subject_id: UUID | None, params: dict[str, Any]
     ) -> Submission:
         """Return a command to submit; without a subject it makes a new one.
 
-        The same Idempotency-Key with the same request gives the same command and subject.
+        A request that its sender named always becomes the same command about the same subject.
         """
-        command_id = await self._command_id()
+        one = named(self.request.scope)
+        command_id = new_id() if one is None else one.claimed.command_id
         return Submission(
             name=command,
             subject_id=subject_id or derived_id(command_id, "subject"),
@@ -136,17 +140,16 @@ class Call:
             user_name=self.identity.name,
             correlation_id=self.correlation_id,
             command_id=command_id,
+            deadline_s=self._deadline_s(),
         )
+
+    def _deadline_s(self) -> float | None:
+        text = self.request.headers.get(DEADLINE)
+        if text is None:
+            return None
+        if not _SECONDS.fullmatch(text):
+            raise Invalid(f"{DEADLINE} is a number of seconds, not {text[:40]}")
+        return float(text)
 
     def _aged(self, headers: dict[str, str] | None) -> dict[str, str]:
         return {**(headers or {}), **age_of(self.reading)}
-
-    async def _command_id(self) -> UUID:
-        key = self.request.headers.get("idempotency-key")
-        if key is None:
-            return new_id()
-        if not 0 < len(key) <= _KEY_LIMIT:
-            raise Invalid(f"An Idempotency-Key has 1 to {_KEY_LIMIT} characters")
-        body = hashlib.sha256(await self.request.body()).hexdigest()
-        path, query = self.request.scope["path"], self.request.url.query
-        return derived_id(self.identity.user_id, key, self.request.method, path, query, body)

@@ -52,6 +52,7 @@ def host_sim(
     work_delay: Annotated[
         float, typer.Option(min=0, help="Seconds that a changing call keeps its worker.")
     ] = 0.01,
+    migration_delay: Annotated[float, typer.Option(min=0, help="Seconds of a migration.")] = 0.3,
 ) -> None:
     """Serve simulated hosts until SIGTERM or SIGINT."""
     if ctx.invoked_subcommand is not None:
@@ -67,7 +68,7 @@ def host_sim(
         fencing=fencing,
         memory_gib=memory_gib,
         cpus=cpus,
-        timing=Timing(launch_delay, boot_delay, shutdown_delay, work_delay),
+        timing=Timing(launch_delay, boot_delay, shutdown_delay, work_delay, migration_delay),
     )
     with _open_journal(journal) as opened:
         asyncio.run(serve(options, opened, _tell))

@@ -51,6 +51,10 @@ COMMANDS: Final = {
         "engine_pg.cli.locks:app",
         "List who holds which lock, since when and why; break one.",
     ),
+    "commands": (
+        "engine_pg.cli.commands:app",
+        "List what the engine was asked to do, and how far it is; cancel it, or try it again.",
+    ),
     "waiters": (
         "engine_pg.cli.cluster:waiters",
         "List who waits for locks, and for whom, the first to come first; tell of deadlocks.",

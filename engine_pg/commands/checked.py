@@ -42,3 +42,8 @@ class CheckedDriver:
         """Ask the guest to shut down."""
         self._trust.check()
         await self._driver.shutdown_vm(ctx, vm_id, delay_s)
+
+    async def migrate_vm(self, ctx: OpCtx, vm_id: UUID, destination: str) -> None:
+        """Begin to move a VM to another host."""
+        self._trust.check()
+        await self._driver.migrate_vm(ctx, vm_id, destination)

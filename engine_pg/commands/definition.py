@@ -2,18 +2,20 @@
 
 A `WriteStep` changes the database only: its effect and its outcome are one fenced transaction. A
 `HostStep` touches a host: its intent is committed before the call and its outcome after, so that
-whoever finds an intent without an outcome asks the host first.
+whoever finds an intent without an outcome asks the host first. A `ChildrenStep` has other commands
+do something: it submits them with its intent, and nobody runs the command until they have ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from engine_pg.cluster.fence import FencedTx
 from engine_pg.cluster.locks import Wanted
-from engine_pg.commands.rows import CommandView, StepKind
+from engine_pg.commands.rows import CommandView, StepKind, StepView
 from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
@@ -55,7 +57,38 @@ class HostStep:
     kind: StepKind = "executing"
 
 
-Step = WriteStep | HostStep
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A command that a step asks for; `key` tells it from the step's other ones, for ever."""
+
+    key: str
+    name: str
+    subject_id: UUID
+    params: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildrenStep:
+    """A step that is done by other commands.
+
+    `plan` returns them; it is called once. `judge` says what their ends mean: it returns the
+    outcome, and writes what goes with it, or raises. A halt cancels those that have not ended.
+    """
+
+    name: str
+    title: str
+    plan: Callable[[Run, FencedTx], Awaitable[Sequence[Child]]]
+    judge: Callable[[Run, FencedTx, Sequence[CommandView]], Awaitable[Record]]
+    undo: Callable[[Run, FencedTx, Record], Awaitable[None]] | None = None
+    kind: StepKind = "executing"
+
+
+Step = WriteStep | HostStep | ChildrenStep
+
+
+def lasting(step: Step) -> bool:
+    """Tell whether a step, once begun, is not taken back: what comes after it is gone through."""
+    return isinstance(step, HostStep) and step.changes_host and step.undo is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +96,8 @@ class Definition:
     """A command: what it is called, what it locks, its steps, the events that tell its end.
 
     `accept_after` names the step after which the caller is answered; None: after the last one.
-    `unknown` writes what it means when the outcome can't be learned in time.
+    `unknown` writes what it means when the outcome can't be learned in time. `deadline_s` seconds
+    after its submission it is halted, unless the submission says otherwise.
     """
 
     name: str
@@ -75,3 +109,10 @@ class Definition:
     accept_after: str | None = None
     unknown: Callable[[Run, FencedTx], Awaitable[None]] | None = None
     lock_wait_s: float = 0.0
+    deadline_s: float = 3600.0
+
+    def past_return(self, steps: Iterable[StepView]) -> Step | None:
+        """Return the step that was begun and is not taken back, if there is one."""
+        begun = {each.number for each in steps if each.state in ("started", "finished")}
+        found = (self.steps[number - 1] for number in sorted(begun) if number <= len(self.steps))
+        return next((step for step in found if lasting(step)), None)

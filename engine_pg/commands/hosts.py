@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select
-
 from engine_pg.cluster.fence import FencedTx
 from engine_pg.cluster.locks import Wanted
 from engine_pg.commands.definition import Definition, HostStep, WriteStep
@@ -25,7 +23,6 @@ from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import Conflict, EngineError
 from engine_pg.hosts.driver import Capabilities
-from engine_pg.inventory import tables
 from engine_pg.inventory.reads import get
 from engine_pg.inventory.rows import Cluster, Host
 from engine_pg.inventory.writes import delete_row, insert_row, update_row
@@ -109,23 +106,6 @@ def _detecting(status_after_failure: str) -> HostStep:
     )
 
 
-async def _maintain(run: Run, tx: FencedTx) -> Record:
-    row = await get(tx, Host, run.subject_id)
-    note(run, row)
-    if row.status == "maintenance":
-        raise Conflict(f"host {row.name} is in maintenance already")
-    running = await tx.first(
-        select(func.count().label("n"))
-        .select_from(tables.vm)
-        .where(tables.vm.c.host_id == row.host_id)
-    )
-    if running and running["n"]:
-        raise Conflict(f"host {row.name} runs {running['n']} VMs; stop them first")
-    detail = str(run.params.get("reason") or "")
-    await update_row(tx, Host, row.host_id, {"status": "maintenance", "status_detail": detail})
-    return {"was": row.status}
-
-
 async def _delete(run: Run, tx: FencedTx) -> Record:
     row = await get(tx, Host, run.subject_id)
     note(run, row)
@@ -177,20 +157,6 @@ DEFINITIONS: Final = (
             "Host {name} was activated by {user}.",
             17,
             "Failed to activate host {name}: {error}",
-        ),
-    ),
-    Definition(
-        name="deactivate_host",
-        subject_kind="host",
-        describe=describing("Moving host {name} to maintenance"),
-        locks=subject("host"),
-        lock_wait_s=5.0,
-        steps=(WriteStep(name="maintain", title="Moving to maintenance", write=_maintain),),
-        event=told(
-            15,
-            "Host {name} was moved to maintenance by {user}.",
-            18,
-            "Failed to move host {name} to maintenance: {error}",
         ),
     ),
     Definition(

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from engine_pg.clock import boottime
 from engine_pg.commands.definition import HostStep
+from engine_pg.commands.halt import Halted
 from engine_pg.commands.journal import Journal
 from engine_pg.commands.rows import StepView
 from engine_pg.commands.run import Run
@@ -23,10 +24,8 @@ from engine_pg.errors import (
     EngineError,
     HostBusy,
     HostUnreachable,
-    NotHeld,
     OutcomeUnknown,
     Rejected,
-    Unavailable,
 )
 from engine_pg.inventory.reads import get
 from engine_pg.inventory.rows import Host
@@ -61,14 +60,18 @@ class HostStepRun:
         step = self._step
         outcome: Record | None = None
         if record is None or record.intent is None:
-            intent = await self._journal.start(self._number, step)
+            intent = await self._journal.start(
+                self._number, step, lambda tx: step.plan(self._run, tx)
+            )
         else:
             intent = record.intent
             outcome = await self._settled(intent, record.attempt)
             if outcome is None:
                 await self._journal.start_again(self._number, step, intent)
+        await self._run.at(step.name, "intended")
         while outcome is None:
             outcome = await self._act(intent)
+        await self._run.at(step.name, "done")
         await self._journal.finish(self._number, step, intent, outcome)
         return outcome
 
@@ -80,13 +83,14 @@ class HostStepRun:
             if record.outcome is None and step.changes_host:
                 await self._settled(intent, record.attempt)
             await self._insist(lambda: undo(self._run, intent), unclear=True)
+            await self._run.at(step.name, "undone")
         await self._journal.compensated(self._number, step)
 
     async def _act(self, intent: Record) -> Record | None:
         """Make the call; None: it surely did not happen and may be made again."""
         try:
             return await self._insist(lambda: self._step.act(self._run, intent))
-        except (HostUnreachable, HostBusy, Rejected):
+        except (HostUnreachable, HostBusy, Rejected, Halted):
             self.nothing_happened = True  # never sent, or refused: there is nothing to reverse
             raise
         except OutcomeUnknown as error:
@@ -126,10 +130,10 @@ class HostStepRun:
                 if not unclear:
                     raise
                 problem = error
-            except (NotHeld, Rejected, Unavailable):
-                raise
             if boottime() > self._deadline:
                 if unclear:
                     raise HostLost(f"{self._step.title}: {problem}") from problem
                 raise problem
+            if not unclear:
+                self._run.halt.check()
             await asyncio.sleep(_RETRY_S)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, LiteralString
 
 from psycopg.types.json import Jsonb
 
 from engine_pg.cluster.fence import FencedTx
-from engine_pg.commands.definition import Definition, HostStep, Step, WriteStep
-from engine_pg.commands.rows import State
+from engine_pg.commands.definition import ChildrenStep, Definition, HostStep, Step, WriteStep
+from engine_pg.commands.rows import CommandView, State
 from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
-from engine_pg.inventory.writes import append_event
+from engine_pg.inventory.writes import NewEvent, append_event
 
 # Again after a look that found nothing: the intent stands, under the token that now acts on it.
 START_STEP: Final[LiteralString] = """
@@ -54,10 +54,14 @@ update command set error_kind = %(kind)s, error = %(error)s where command_id = %
 END: Final[LiteralString] = """
 update command set state = %(state)s, ended_at = clock_timestamp(),
        error_kind = coalesce(error_kind, %(kind)s),
-       error = case when %(state)s = 'unknown' then coalesce(%(error)s, error)
+       error = case when %(unclear)s then coalesce(%(error)s, error)
                     else coalesce(error, %(error)s) end
  where command_id = %(command_id)s and ended_at is null
 """
+FARTHER: Final[LiteralString] = """
+update command set deaths = 0, not_before = null where command_id = %(command_id)s
+"""
+GIVEN_UP: Final = 9721
 
 
 class Journal:
@@ -68,10 +72,12 @@ class Journal:
         self._definition = definition
         self._ring = ring
 
-    async def start(self, number: int, step: HostStep) -> Record:
-        """Commit the intent of a host step; its call follows at once."""
+    async def start(
+        self, number: int, step: Step, plan: Callable[[FencedTx], Awaitable[Record]]
+    ) -> Record:
+        """Commit the intent of a step; what it intends follows at once."""
         async with self._run.write() as tx:
-            intent = await step.plan(self._run, tx)
+            intent = await plan(tx)
             await tx.run(START_STEP, self._row(number, step) | {"intent": Jsonb(intent)})
         return intent
 
@@ -84,6 +90,16 @@ class Journal:
         """Do a write step: effect and outcome in one transaction."""
         async with self._run.write() as tx:
             outcome = await step.write(self._run, tx)
+            await self._finish(tx, number, step, outcome)
+        self._accepted(step)
+        return outcome
+
+    async def judge(
+        self, number: int, step: ChildrenStep, children: Sequence[CommandView]
+    ) -> Record:
+        """Commit what the ends of a step's children mean."""
+        async with self._run.write() as tx:
+            outcome = await step.judge(self._run, tx, children)
             await self._finish(tx, number, step, outcome)
         self._accepted(step)
         return outcome
@@ -112,8 +128,8 @@ class Journal:
                     await step.failed(self._run, tx, error)
             await tx.run(ERROR, told | {"command_id": self._run.command.command_id})
 
-    async def undo(self, number: int, step: WriteStep, outcome: Record) -> None:
-        """Reverse a write step: its compensation and the note of it in one transaction."""
+    async def undo(self, number: int, step: WriteStep | ChildrenStep, outcome: Record) -> None:
+        """Reverse a step of the database: compensation and note of it in one transaction."""
         async with self._run.write() as tx:
             if step.undo is not None:
                 await step.undo(self._run, tx, outcome)
@@ -124,14 +140,15 @@ class Journal:
         async with self._run.write() as tx:
             await tx.run(COMPENSATED, self._row(number, step))
 
-    async def end(self, state: State, error: EngineError | None) -> None:
-        """Make the command final, and tell it."""
+    async def end(self, state: State, error: EngineError | None, *, unclear: bool = False) -> None:
+        """Make the command final, and tell it; `unclear`: what it left behind is not known."""
         async with self._run.write() as tx:
-            if state == "unknown" and self._definition.unknown is not None:
+            if unclear and self._definition.unknown is not None:
                 await self._definition.unknown(self._run, tx)
             params = {
                 "command_id": self._run.command.command_id,
                 "state": state,
+                "unclear": unclear,
                 "kind": None if error is None else type(error).__name__,
                 "error": None if error is None else str(error),
             }
@@ -139,9 +156,24 @@ class Journal:
             event = self._definition.event(self._run, error)
             if event is not None:
                 await append_event(tx, event)
+            if state == "dead":
+                await append_event(tx, self._alert(error))
+
+    def _alert(self, error: EngineError | None) -> NewEvent:
+        command = self._run.command
+        return NewEvent(
+            code=GIVEN_UP,
+            severity="alert",
+            description=f"{command.description}: {error}. See command {command.command_id}.",
+            correlation_id=command.correlation_id,
+            user_name=command.user_name,
+            command_id=command.command_id,
+        )
 
     async def _finish(self, tx: FencedTx, number: int, step: Step, outcome: Record) -> None:
         await tx.run(FINISH_STEP, self._row(number, step) | {"outcome": Jsonb(outcome)})
+        if self._run.command.deaths:
+            await tx.run(FARTHER, {"command_id": self._run.command.command_id})
         if step.name == self._definition.accept_after:
             await tx.run(ACCEPT, {"command_id": self._run.command.command_id})
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, LiteralString, Protocol
 from uuid import UUID
 
 from engine_pg.cluster.claims import Claim
@@ -14,9 +14,10 @@ from engine_pg.cluster.locks import LockKey, Reason, Wanted
 from engine_pg.cluster.membership import Membership
 from engine_pg.commands import store
 from engine_pg.commands.checked import CheckedDriver
-from engine_pg.commands.rows import CommandView, StepView
+from engine_pg.commands.halt import Halt
+from engine_pg.commands.rows import CommandView, StepView, Submission
 from engine_pg.db.database import Database
-from engine_pg.db.tx import Record
+from engine_pg.db.tx import Record, Tx
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HeldKey, OpCtx
 from engine_pg.ids import new_id
@@ -31,9 +32,36 @@ class Patience:
     host_inflight_s: float = 10.0
 
 
+class Counter(Protocol):
+    """What a run may do about other commands (`engine_pg.commands.desk`)."""
+
+    async def submit(self, tx: Tx, submission: Submission) -> None:
+        """Write a command and its job; repeating a submission changes nothing."""
+        ...
+
+    async def cancel(self, tx: Tx, command_id: UUID, *, by: str) -> CommandView:
+        """Ask for the end of a command, and return it as it is then."""
+        ...
+
+
+Reached = Callable[[str, str, str], Awaitable[None]]
+
+PROGRESS: Final[LiteralString] = """
+select command_progress(%(command_id)s, %(number)s, %(fraction)s::real, %(message)s)
+"""
+
+
+async def nowhere(command: str, step: str, place: str) -> None:
+    """Do nothing at a boundary."""
+
+
 @dataclass(slots=True)
 class Run:
-    """What a step works with; lives for one attempt of a command."""
+    """What a step works with; lives for one attempt of a command.
+
+    `desk` is where it asks for other commands; `reached` is told of each boundary that
+    the run comes to; `number` is that of the step that runs.
+    """
 
     command: CommandView
     claim: Claim
@@ -41,6 +69,10 @@ class Run:
     db: Database
     hosts: HostConnections
     patience: Patience
+    desk: Counter
+    halt: Halt = field(default_factory=Halt)
+    reached: Reached = nowhere
+    number: int = 0
     outcomes: dict[str, Record] = field(default_factory=dict[str, Record])
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -73,9 +105,19 @@ class Run:
             reason = Reason(
                 self.command.description, self.command.user_name, self.command.command_id
             )
-            self.claim.holds.append(
-                await self.membership.locks.acquire(*missing, wait_s=wait_s, reason=reason)
-            )
+            async with self.halt.cutting():
+                hold = await self.membership.locks.acquire(*missing, wait_s=wait_s, reason=reason)
+                self.claim.holds.append(hold)
+
+    async def at(self, step: str, place: str) -> None:
+        """Come to a boundary (`engine_pg.commands.boundaries`)."""
+        await self.reached(self.command.name, step, place)
+
+    async def progress(self, fraction: float, message: str) -> None:
+        """Tell how far the step is that runs, from 0 to 1, and what goes on, in a sentence."""
+        params = {"command_id": self.command.command_id, "number": self.number}
+        async with self.write() as tx:
+            await tx.run(PROGRESS, params | {"fraction": fraction, "message": message})
 
     def token(self) -> int | None:
         """Return the highest token held: what a step's row remembers."""

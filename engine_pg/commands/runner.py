@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -18,16 +19,20 @@ import structlog
 from engine_pg.cluster.claims import Claim
 from engine_pg.cluster.membership import Membership
 from engine_pg.commands import store
-from engine_pg.commands.course import Course
+from engine_pg.commands.children import Parked
+from engine_pg.commands.course import Course, recorded_error
 from engine_pg.commands.definition import Definition
+from engine_pg.commands.desk import Desk
+from engine_pg.commands.halt import Halt, halting
 from engine_pg.commands.journal import Journal
-from engine_pg.commands.run import Patience, Run
+from engine_pg.commands.run import Patience, Reached, Run, nowhere
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import (
     EngineError,
     LeaseLost,
     MemberEnded,
+    NotHeld,
     OutcomeUnknown,
     StaleToken,
     Unavailable,
@@ -37,6 +42,10 @@ from engine_pg.hosts.connections import HostConnections
 log = logging.getLogger(__name__)
 
 COMMANDS: Final = "commands"
+CANCELS: Final = "cancels"
+LIMIT: Final = 5
+"""How many runners may end while they run a command, before it is given up."""
+_WATCH_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.1
 _SLOWEST_RETRY_S: Final = 1.0
 
@@ -57,13 +66,20 @@ class Runner:
         registry: Mapping[str, Definition],
         *,
         patience: Callable[[], Patience] = Patience,
+        limit: Callable[[], int] = lambda: LIMIT,
+        reached: Reached = nowhere,
     ) -> None:
         self._membership = membership
         self._db = db
         self._hosts = hosts
         self._bells = bells
         self._registry = registry
+        self._desk = Desk(registry)
         self._patience = patience
+        self._limit = limit
+        self._reached = reached
+        self._halts: dict[UUID, Halt] = {}
+        self._bell = bells.bell(CANCELS)
 
     async def run(self, command_id: UUID) -> None:
         """Run a command to its end, unless it is over or somebody else runs it."""
@@ -73,11 +89,42 @@ class Runner:
         with structlog.contextvars.bound_contextvars(command=str(command_id)):
             try:
                 await self._persist(claim)
-            except BaseException:
+            except Parked as parked:
+                log.info("parked: %s", parked)
+                self._membership.claims.vacate(claim)
+                return
+            except (NotHeld, UnknownCommand, asyncio.CancelledError):
                 self._membership.claims.vacate(claim)
                 raise
+            except BaseException:
+                await self._blamed(claim)
+                self._membership.claims.vacate(claim)
+                raise
+            finally:
+                self._halts.pop(command_id, None)
             self._membership.claims.finish(claim)
         self._bells.ring(COMMANDS)
+
+    async def watch(self) -> None:
+        """Halt what runs here and was cancelled, or has run out of time; until cancelled."""
+        while True:
+            if self._halts:
+                try:
+                    async with self._db.read() as tx:
+                        found = await store.to_halt(tx, list(self._halts))
+                except EngineError as error:
+                    log.info("cannot look for what to halt: %s", error)
+                else:
+                    for command in found:
+                        halt, reason = self._halts.get(command.command_id), halting(command)
+                        if halt is not None and reason is not None:
+                            halt.order(reason)
+            await self._bell.wait(_WATCH_S)
+
+    async def _blamed(self, claim: Claim) -> None:
+        """Count a failure that nobody foresaw as the end of a node: it may come again and again."""
+        with suppress(EngineError):
+            await self._db.statement(store.BLAME, {"command_id": claim.command_id})
 
     async def _persist(self, claim: Claim) -> None:
         """Go on until the command is final, whatever is away for a while."""
@@ -111,13 +158,26 @@ class Runner:
         definition = self._registry.get(command.name)
         if definition is None:
             raise UnknownCommand(f"this version knows no command {command.name}")
-        run = Run(command, claim, self._membership, self._db, self._hosts, self._patience())
+        halt = self._halts[claim.command_id] = Halt()
+        run = Run(
+            command,
+            claim,
+            self._membership,
+            self._db,
+            self._hosts,
+            self._patience(),
+            self._desk,
+            halt,
+            self._reached,
+        )
+        if (reason := halting(command)) is not None:
+            halt.order(reason)
         journal = Journal(run, definition, lambda: self._bells.ring(COMMANDS))
-        course = Course(run, definition, journal)
+        course = Course(run, definition, journal, limit=self._limit())
         if command.error is None:
             error = await course.forward()
             if error is None:
                 return
         else:
-            error = EngineError(command.error)
+            error = recorded_error(command.error_kind, command.error)
         await course.backward(error)

@@ -16,11 +16,12 @@ from engine_pg import errors
 from engine_pg.clock import boottime
 from engine_pg.commands import store
 from engine_pg.commands.definition import Definition
+from engine_pg.commands.desk import Desk
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.commands.runner import COMMANDS
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
-from engine_pg.errors import EngineError, Invalid, OutcomeUnknown, Rejected, Unavailable
+from engine_pg.errors import EngineError, OutcomeUnknown, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Commands:
     def __init__(self, db: Database, bells: Doorbells, registry: Mapping[str, Definition]) -> None:
         self._db = db
         self._bells = bells
-        self._registry = registry
+        self.desk: Final = Desk(registry)
         self._bell = bells.bell(COMMANDS)
         self._waiting: dict[UUID, list[tuple[Until, asyncio.Future[None]]]] = {}
         self._asked = asyncio.Event()
@@ -46,21 +47,12 @@ class Commands:
         Raises `Unavailable` when surely nothing happened and `OutcomeUnknown` when even the
         repeated attempt got no answer: the command may then run, and its id tells.
         """
-        definition = self._registry.get(submission.name)
-        if definition is None:
-            raise Invalid(f"there is no command {submission.name}")
-        description = definition.describe(submission.params)
         deadline = boottime() + _INSIST_S
         unknown: OutcomeUnknown | None = None
         while True:
             try:
                 async with self._db.write() as tx:
-                    await store.submit(
-                        tx,
-                        submission,
-                        description=description,
-                        subject_kind=definition.subject_kind,
-                    )
+                    await self.desk.submit(tx, submission)
             except OutcomeUnknown as error:
                 unknown = error
             except Unavailable:
@@ -96,7 +88,7 @@ class Commands:
         """Submit and wait; a command that was refused raises its own error."""
         await self.submit(submission)
         view = await self.settled(submission.command_id, until=until, bound_s=bound_s)
-        if view.state in ("failed", "unknown") and (until == "final" or not view.accepted):
+        if view.final and view.state != "succeeded" and (until == "final" or not view.accepted):
             raise refusal(view)
         return view
 

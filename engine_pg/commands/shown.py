@@ -30,7 +30,8 @@ select command_id, description from command where command_id = any(%(ids)s::uuid
 """
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return a value as JSON has it."""
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime):
@@ -39,7 +40,7 @@ def _plain(value: object) -> object:
 
 
 def _document(row: Member | Leader | Lock | Party) -> Document:
-    return {each.name: _plain(getattr(row, each.name)) for each in fields(row)}  # copies nothing
+    return {each.name: plain(getattr(row, each.name)) for each in fields(row)}  # copies nothing
 
 
 async def _has_commands(tx: Tx) -> bool:
@@ -220,7 +221,7 @@ async def status(tx: Tx) -> Document:
     epoch = {
         "id": totals.epoch_id,
         "timeline": totals.timeline,
-        "since": _plain(totals.epoch_since),
+        "since": plain(totals.epoch_since),
     }
     return {"epoch": epoch, **_people(members, leaders)} | {
         "locks": {

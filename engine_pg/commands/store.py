@@ -18,9 +18,10 @@ from engine_pg.errors import NotFound
 SUBMIT: Final[LiteralString] = """
 with submitted as (
   insert into command (command_id, name, description, subject_kind, subject_id, params,
-                       user_name, correlation_id)
+                       user_name, correlation_id, deadline_at, parent_id, retry_of)
   values (%(command_id)s, %(name)s, %(description)s, %(subject_kind)s, %(subject_id)s, %(params)s,
-          %(user_name)s, %(correlation_id)s)
+          %(user_name)s, %(correlation_id)s,
+          clock_timestamp() + %(deadline_s)s::float8 * interval '1 s', %(parent_id)s, %(retry_of)s)
   on conflict (command_id) do nothing
   returning command_id)
 select procrastinate_defer_jobs_v1(array[row(
@@ -29,11 +30,16 @@ select procrastinate_defer_jobs_v1(array[row(
   from submitted
 """
 PROVE: Final[LiteralString] = "select pg_logical_emit_message(true, 'engine_pg', 'submitted')"
-# Commands that nobody runs and no job will: their job was lost, or their runner gave them up.
+# Commands that nobody runs and no job will: their job was lost, or their runner gave them up. What
+# waits for its children is run by the end of the last one, unless it has to tell them of a halt.
 REQUEUE: Final[LiteralString] = """
 with stranded as (
   select c.command_id from command c
    where c.ended_at is null and c.member_id is null
+     and (c.not_before is null or c.not_before <= clock_timestamp())
+     and (c.cancel_asked_at is not null or c.deadline_at < clock_timestamp() or not exists (
+            select from command child
+             where child.parent_id = c.command_id and child.ended_at is null))
      and c.submitted_at < clock_timestamp() - interval '2 s'
      and not exists (select from procrastinate_jobs j
                       where j.status = 'todo' and j.task_name = 'run_command'
@@ -51,7 +57,25 @@ delete from procrastinate_jobs j
                     where w.id = j.worker_id and w.last_heartbeat > now() - interval '10 min')
 """
 SWEEP_GRANTS: Final[LiteralString] = "select lock_grants_sweep() as swept"
-GET: Final[LiteralString] = "select * from command where command_id = %(command_id)s"
+GET: Final[LiteralString] = """
+select *, coalesce(deadline_at < clock_timestamp(), false) as overdue
+  from command where command_id = %(command_id)s
+"""
+HOLD: Final[LiteralString] = "select from command where command_id = %(command_id)s for update"
+GET_ALL: Final[LiteralString] = """
+select *, coalesce(deadline_at < clock_timestamp(), false) as overdue
+  from command where command_id = any(%(ids)s::uuid[]) order by submitted_at, command_id
+"""
+TO_HALT: Final[LiteralString] = """
+select *, coalesce(deadline_at < clock_timestamp(), false) as overdue
+  from command where command_id = any(%(ids)s::uuid[]) and ended_at is null
+   and (cancel_asked_at is not null or deadline_at < clock_timestamp())
+"""
+ASK_CANCEL: Final[LiteralString] = "select command_cancel(%(command_id)s, %(by)s, %(unbegun)s)"
+BLAME: Final[LiteralString] = """
+update command set deaths = deaths + 1, not_before = clock_timestamp() + command_pause(deaths + 1)
+ where command_id = %(command_id)s and ended_at is null
+"""
 STEPS: Final[LiteralString] = """
 select * from command_step where command_id = any(%(ids)s::uuid[]) order by command_id, number
 """
@@ -85,6 +109,9 @@ async def submit(tx: Tx, submission: Submission, *, description: str, subject_ki
             "params": Jsonb(submission.params),
             "user_name": submission.user_name,
             "correlation_id": submission.correlation_id,
+            "deadline_s": submission.deadline_s,
+            "parent_id": submission.parent_id,
+            "retry_of": submission.retry_of,
         },
     )
     if not written:  # it is there, but perhaps on no standby yet: our own commit shows it
@@ -98,6 +125,28 @@ async def view(tx: Tx, command_id: UUID) -> CommandView:
         raise NotFound(f"there is no command {command_id}")
     steps = await tx.all(STEPS, {"ids": [command_id]})
     return _command(record, [_step(each) for each in steps])
+
+
+async def views(tx: Tx, ids: Sequence[UUID]) -> list[CommandView]:
+    """Return commands without their steps, as far as they exist."""
+    return [_command(each, ()) for each in await tx.all(GET_ALL, {"ids": list(ids)})]
+
+
+async def to_halt(tx: Tx, ids: Sequence[UUID]) -> list[CommandView]:
+    """Return those of the commands, without their steps, that are cancelled or overdue."""
+    return [_command(each, ()) for each in await tx.all(TO_HALT, {"ids": list(ids)})]
+
+
+async def held(tx: Tx, command_id: UUID) -> CommandView:
+    """Return a command that nobody else changes until the transaction ends."""
+    await tx.run(HOLD, {"command_id": command_id})
+    return await view(tx, command_id)
+
+
+async def ask_cancel(tx: Tx, command: CommandView, *, by: str) -> None:
+    """Write that a command, as it is held, is to be halted; one that nobody has begun ends."""
+    unbegun = command.attempt == 0 and command.member_id is None
+    await tx.run(ASK_CANCEL, {"command_id": command.command_id, "by": by, "unbegun": unbegun})
 
 
 async def states(tx: Tx, ids: Sequence[UUID]) -> list[Record]:

@@ -35,6 +35,12 @@ class ClusterSettings(BaseModel):
         le=600,
         description="A call given up may still reach a host within this long",
     )
+    adoption_limit: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="So many nodes may end while they run a command, until it is given up",
+    )
     monitor_period_s: float = Field(
         default=3.0, ge=0.1, le=60, description="Interval of looks at each host"
     )

@@ -117,7 +117,38 @@ class Disconnected:
 HostEvent = Resync | VmChanged | Disconnected
 
 
-class HostDriver(Protocol):
+class VmDriver(Protocol):
+    """What a host is asked about VMs; errors as of `HostDriver`."""
+
+    async def list_vms(self, ctx: OpCtx) -> list[VmReport]:
+        """List every VM the host knows, stopped ones that nobody has forgotten yet included.
+
+        Carries the caller's tokens too, and so raises the gate before the caller acts.
+        """
+        ...
+
+    async def create_vm(self, ctx: OpCtx, vm_id: UUID, xml: str) -> VmReport:
+        """Start a VM from its libvirt domain XML."""
+        ...
+
+    async def destroy_vm(self, ctx: OpCtx, vm_id: UUID) -> None:
+        """Stop a VM at once and forget it."""
+        ...
+
+    async def shutdown_vm(self, ctx: OpCtx, vm_id: UUID, delay_s: int = 0) -> None:
+        """Ask the guest to shut down."""
+        ...
+
+    async def migrate_vm(self, ctx: OpCtx, vm_id: UUID, destination: str) -> None:
+        """Begin to move a running VM to the host at an address (`name:port`), without a pause.
+
+        Until it is over both hosts list it as `migrating`; then this one lists it as `down` with
+        exit reason 4 (or no more), or it runs here as before.
+        """
+        ...
+
+
+class HostDriver(VmDriver, Protocol):
     """One connection to one host.
 
     Errors of every call: `NotFound` (no such VM), `Conflict` (VM exists, wrong state), `HostBusy`
@@ -147,25 +178,6 @@ class HostDriver(Protocol):
 
     async def stats(self, ctx: OpCtx) -> HostStats:
         """Read what the machine does now."""
-        ...
-
-    async def list_vms(self, ctx: OpCtx) -> list[VmReport]:
-        """List every VM the host knows, stopped ones that nobody has forgotten yet included.
-
-        Carries the caller's tokens too, and so raises the gate before the caller acts.
-        """
-        ...
-
-    async def create_vm(self, ctx: OpCtx, vm_id: UUID, xml: str) -> VmReport:
-        """Start a VM from its libvirt domain XML."""
-        ...
-
-    async def destroy_vm(self, ctx: OpCtx, vm_id: UUID) -> None:
-        """Stop a VM at once and forget it."""
-        ...
-
-    async def shutdown_vm(self, ctx: OpCtx, vm_id: UUID, delay_s: int = 0) -> None:
-        """Ask the guest to shut down."""
         ...
 
     def events(self) -> AsyncIterator[HostEvent]:

@@ -9,6 +9,7 @@ from engine_pg.hosts.vdsm.constants import ErrorCode, ExitReason
 
 EXIT_MESSAGES: Final = {
     ExitReason.LOST_QEMU: "Lost connection with qemu process",
+    ExitReason.MIGRATED: "Migration succeeded",
     ExitReason.ADMIN_SHUTDOWN: "Admin shut down from the engine",
     ExitReason.USER_SHUTDOWN: "User shut down from within the guest",
     ExitReason.HOST_SHUTDOWN: "VM has been terminated on the host",

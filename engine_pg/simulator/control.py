@@ -18,6 +18,7 @@ from engine_pg.hosts.vdsm.constants import ExitReason
 from engine_pg.simulator.dispatch import Spawn
 from engine_pg.simulator.faults import Hold, When
 from engine_pg.simulator.host import SimulatedHost
+from engine_pg.simulator.machine import running
 from engine_pg.simulator.port import Port
 from engine_pg.simulator.verbs import VERBS
 from engine_pg.simulator.vm import Exit
@@ -87,7 +88,7 @@ def _delay(host: SimulatedHost, fault: Fault) -> None:
 
 
 def _end_vm(host: SimulatedHost, fault: Fault, end: Exit) -> None:
-    host.machine.stop(host.machine.running(fault.vm_id), end)
+    host.machine.stop(running(host.machine, fault.vm_id), end)
 
 
 _APPLY: Final[dict[FaultName, Callable[[SimulatedHost, Fault], None]]] = {

@@ -17,7 +17,7 @@ from engine_pg.clock import Clock, boottime
 from engine_pg.hosts.vdsm.constants import ErrorCode, ExitReason
 from engine_pg.simulator.answers import CallFailed, no_such_vm
 from engine_pg.simulator.domain import Domain
-from engine_pg.simulator.vm import Exit, Status, Vm
+from engine_pg.simulator.vm import INCOMING, OUTGOING, Exit, Status, Vm
 
 EVENT_TIME_BASE: Final = 2**31 - 1  # older engines could not read smaller numbers
 
@@ -30,6 +30,7 @@ class Timing:
     boot_s: float = 0.3
     shutdown_s: float = 0.3
     work_s: float = 0.01
+    migration_s: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class Machine:
         self._observer = observer
         self._later = later
         self._clock = clock
+        self.after: Final = later
+        self.peers: Callable[[str], Machine | None] = lambda _: None
         self._vms: dict[str, Vm] = {}
 
     @property
@@ -101,33 +104,19 @@ class Machine:
             raise no_such_vm(vm_id)
         return vm
 
-    def running(self, vm_id: str, *, if_down: ErrorCode = ErrorCode.NO_SUCH_VM) -> Vm:
-        """Return a VM that is not down."""
-        vm = self.find(vm_id)
-        if not vm.running:
-            raise CallFailed(if_down, f"Virtual machine is down: {vm_id}")
-        return vm
-
-    def create(self, domain: Domain, xml: str, *, paused: bool) -> Vm:
-        """Start a VM; a tombstone of the same identity is in the way, as in VDSM."""
-        if domain.vm_id in self._vms:
-            raise CallFailed(ErrorCode.VM_EXISTS, "Virtual machine already exists")
-        vm = Vm(domain, xml, status_time=self.event_time(), paused=paused)
+    def admit(self, vm: Vm, kind: str, **more: object) -> None:
+        """List a VM, new or as it is now; `kind` says in the journal how it came."""
+        vm.status_time = self.event_time()
         self._vms[vm.vm_id] = vm
-        self._observer.record(
-            "vm_started", vm=vm.vm_id, time=vm.status_time, paused=paused, xml=xml
-        )
+        self._observer.record(kind, vm=vm.vm_id, time=vm.status_time, xml=vm.xml, **more)
         self._observer.announce(vm)
         self._live_on(vm)
-        return vm
 
-    def destroy(self, vm_id: str) -> None:
-        """Stop a VM at once and forget it."""
-        vm = self.find(vm_id)
-        if vm.running:
-            self.stop(vm, Exit.of(ExitReason.ADMIN_SHUTDOWN))
-        del self._vms[vm_id]
-        self._observer.record("vm_forgotten", vm=vm_id)
+    def forget(self, vm: Vm) -> None:
+        """List a VM no more."""
+        vm.cancel_timer()
+        del self._vms[vm.vm_id]
+        self._observer.record("vm_forgotten", vm=vm.vm_id)
 
     def stop(self, vm: Vm, end: Exit) -> None:
         """Make a VM a tombstone."""
@@ -160,9 +149,14 @@ class Machine:
 
     def restore(self, vms: Iterable[Vm]) -> None:
         """Take back the VMs of an earlier process; each goes on with what it was about to do."""
-        for vm in vms:
+        for vm in list(vms):
             self._vms[vm.vm_id] = vm
-            self._live_on(vm)
+            if vm.status == INCOMING:  # a migration does not outlive its process
+                self.forget(vm)
+            elif vm.status == OUTGOING:
+                self.move(vm, "Up")
+            else:
+                self._live_on(vm)
 
     def _live_on(self, vm: Vm, delay_s: float = 0.0) -> None:
         vm.cancel_timer()
@@ -178,8 +172,38 @@ class Machine:
             case "PoweringDown":
                 end = Exit.of(ExitReason.ADMIN_SHUTDOWN)
                 self._soon(vm, delay_s + timing.shutdown_s, lambda: self.stop(vm, end))
-            case "Up" | "Paused" | "Down":
+            case "Up" | "Paused" | "Down" | "Migration Source" | "Migration Destination":
                 pass
 
     def _soon(self, vm: Vm, delay_s: float, step: Callable[[], None]) -> None:
         vm.timer = self._later(delay_s, step)
+
+
+def running(machine: Machine, vm_id: str, *, if_down: ErrorCode = ErrorCode.NO_SUCH_VM) -> Vm:
+    """Return a VM that is not down."""
+    vm = machine.find(vm_id)
+    if not vm.running:
+        raise CallFailed(if_down, f"Virtual machine is down: {vm_id}")
+    return vm
+
+
+def check_unknown(machine: Machine, vm_id: str) -> None:
+    """Refuse a VM that the host knows; a tombstone is in the way too, as in VDSM."""
+    if any(vm.vm_id == vm_id for vm in machine.vms):
+        raise CallFailed(ErrorCode.VM_EXISTS, "Virtual machine already exists")
+
+
+def create(machine: Machine, domain: Domain, xml: str, *, paused: bool) -> Vm:
+    """Start a VM."""
+    check_unknown(machine, domain.vm_id)
+    vm = Vm(domain, xml, paused=paused)
+    machine.admit(vm, "vm_started", paused=paused)
+    return vm
+
+
+def destroy(machine: Machine, vm_id: str) -> None:
+    """Stop a VM at once and forget it."""
+    vm = machine.find(vm_id)
+    if vm.running:
+        machine.stop(vm, Exit.of(ExitReason.ADMIN_SHUTDOWN))
+    machine.forget(vm)

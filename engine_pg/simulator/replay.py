@@ -11,7 +11,7 @@ from engine_pg.simulator.domain import parse_domain
 from engine_pg.simulator.gate import Gate, parse_grants
 from engine_pg.simulator.journal import Record
 from engine_pg.simulator.machine import Boot
-from engine_pg.simulator.vm import Exit, Vm
+from engine_pg.simulator.vm import INCOMING, Exit, Vm
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ def _apply(memory: Memory, record: Record) -> None:
             host = memory.host(record["host"])
             host.boot = Boot(record["boot_id"], record["booted_at"])
             host.vms.clear()
-        case "vm_started" | "vm_moved" | "vm_stopped" | "vm_forgotten":
+        case "vm_started" | "vm_incoming" | "vm_moved" | "vm_stopped" | "vm_forgotten":
             _apply_vm(memory.host(record["host"]).vms, record)
         case _:
             pass
@@ -68,6 +68,9 @@ def _apply_vm(vms: dict[str, Vm], record: dict[str, Any]) -> None:
         case "vm_started":
             vm = Vm(parse_domain(record["xml"]), record["xml"], paused=record["paused"])
             vm.status_time = record["time"]
+            vms[vm.vm_id] = vm
+        case "vm_incoming":
+            vm = Vm(parse_domain(record["xml"]), record["xml"], INCOMING, record["time"])
             vms[vm.vm_id] = vm
         case "vm_moved":
             vm = vms[record["vm"]]

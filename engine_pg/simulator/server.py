@@ -21,7 +21,7 @@ from engine_pg.simulator.control import Control
 from engine_pg.simulator.dispatch import Spawn
 from engine_pg.simulator.host import SimulatedHost
 from engine_pg.simulator.journal import Journal
-from engine_pg.simulator.machine import Spec, Timing
+from engine_pg.simulator.machine import Machine, Spec, Timing
 from engine_pg.simulator.port import Port
 from engine_pg.simulator.replay import replay
 
@@ -77,13 +77,23 @@ class Simulator:
         self._control = Control(self._hosts, Port(LOOPBACK, options.control_port), spawn)
         for number in range(1, options.hosts + 1):
             spec, port = options.spec(number, seed), options.port(number)
-            self._hosts[number] = SimulatedHost(spec, memory.host(number), journal, port, spawn)
+            host = SimulatedHost(spec, memory.host(number), journal, port, spawn)
+            host.machine.peers = self._machine_at
+            self._hosts[number] = host
 
     async def open(self) -> None:
         """Accept connections."""
         for host in self._hosts.values():
             await host.open()
         await self._control.open()
+
+    def _machine_at(self, address: str) -> Machine | None:
+        found = (
+            host.machine
+            for host in self._hosts.values()
+            if address == f"{host.port.address}:{host.port.number}" and host.port.listening
+        )
+        return next(found, None)
 
     def close(self) -> None:
         """Cut every connection and give the ports back."""

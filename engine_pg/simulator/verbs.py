@@ -14,8 +14,9 @@ from engine_pg.errors import Invalid
 from engine_pg.hosts.vdsm.constants import ENGINE_FENCING, ENGINE_FENCING_ALL, ErrorCode
 from engine_pg.simulator.answers import CallFailed, internal
 from engine_pg.simulator.domain import parse_domain
-from engine_pg.simulator.machine import EVENT_TIME_BASE, Machine
-from engine_pg.simulator.vm import Status
+from engine_pg.simulator.machine import EVENT_TIME_BASE, Machine, create, destroy, running
+from engine_pg.simulator.migration import migrate
+from engine_pg.simulator.vm import OUTGOING, Status
 
 MAX_ID: Final = 100
 
@@ -100,10 +101,10 @@ def _capabilities(machine: Machine, _: Arguments) -> object:
 
 
 def _statistics(machine: Machine, _: Arguments) -> object:
-    running = [vm for vm in machine.vms if vm.running]
-    used_mib = sum(vm.domain.memory_kib for vm in running) // 1024
+    alive = [vm for vm in machine.vms if vm.running]
+    used_mib = sum(vm.domain.memory_kib for vm in alive) // 1024
     total_mib = machine.spec.memory_mib
-    load = min(100.0, 100.0 * sum(vm.domain.cpus for vm in running) / machine.spec.cpus / 4)
+    load = min(100.0, 100.0 * sum(vm.domain.cpus for vm in alive) / machine.spec.cpus / 4)
     return {
         "cpuIdle": f"{100 - load:.2f}",
         "cpuUser": f"{load:.2f}",
@@ -114,8 +115,8 @@ def _statistics(machine: Machine, _: Arguments) -> object:
         "memCommitted": used_mib,
         "memUsed": str(min(100, round(100 * used_mib / total_mib))),
         "vmCount": len(machine.vms),
-        "vmActive": sum(vm.status == "Up" for vm in running),
-        "vmMigrating": 0,
+        "vmActive": sum(vm.status == "Up" for vm in alive),
+        "vmMigrating": sum(vm.status == OUTGOING for vm in alive),
         "network": {},
         "diskStats": {},
         "storageDomains": {},
@@ -154,17 +155,17 @@ def _create(machine: Machine, arguments: Arguments) -> object:
         domain = parse_domain(xml)
     except Invalid as error:
         raise internal(error) from error
-    vm = machine.create(domain, str(xml), paused=_flag(fields.get("launchPaused")))
+    vm = create(machine, domain, str(xml), paused=_flag(fields.get("launchPaused")))
     return vm.brief() | {"xml": vm.xml}
 
 
 def _destroy(machine: Machine, arguments: Arguments) -> object:
-    machine.destroy(_vm_id(arguments))
+    destroy(machine, _vm_id(arguments))
     return True
 
 
 def _shutdown(machine: Machine, arguments: Arguments) -> object:
-    vm = machine.running(_vm_id(arguments))
+    vm = running(machine, _vm_id(arguments))
     try:
         delay_s = min(max(0, int(arguments.get("delay") or 0)), 24 * 3600)
     except (TypeError, ValueError, OverflowError) as error:
@@ -176,13 +177,13 @@ def _shutdown(machine: Machine, arguments: Arguments) -> object:
 
 
 def _pause(machine: Machine, arguments: Arguments) -> object:
-    vm = machine.running(_vm_id(arguments), if_down=ErrorCode.VM_DOWN)
+    vm = running(machine, _vm_id(arguments), if_down=ErrorCode.VM_DOWN)
     machine.move(vm, "Paused")
     return {"vmList": {}}
 
 
 def _cont(machine: Machine, arguments: Arguments) -> object:
-    vm = machine.running(_vm_id(arguments), if_down=ErrorCode.VM_DOWN)
+    vm = running(machine, _vm_id(arguments), if_down=ErrorCode.VM_DOWN)
     if vm.status != "Paused":
         raise CallFailed(ErrorCode.UNEXPECTED, "Unexpected exception")
     machine.move(vm, "Up")
@@ -190,7 +191,16 @@ def _cont(machine: Machine, arguments: Arguments) -> object:
 
 
 def _reset(machine: Machine, arguments: Arguments) -> object:
-    machine.move(machine.running(_vm_id(arguments)), "RebootInProgress")
+    machine.move(running(machine, _vm_id(arguments)), "RebootInProgress")
+    return True
+
+
+def _migrate(machine: Machine, arguments: Arguments) -> object:
+    params: object = arguments["params"]
+    destination: object = cast("Arguments", params).get("dst") if isinstance(params, dict) else None
+    if not isinstance(destination, str):
+        raise CallFailed(ErrorCode.MISSING_PARAMETER, "Missing required parameter: dst")
+    migrate(machine, _vm_id(arguments), destination)
     return True
 
 
@@ -221,6 +231,7 @@ VERBS: Final[dict[str, Verb]] = {
     "VM.create": Verb(_create, ("vmID", "vmParams"), 2, mutating=True),
     "VM.destroy": Verb(_destroy, ("vmID", "gracefulAttempts"), 1, mutating=True),
     "VM.shutdown": Verb(_shutdown, _SHUTDOWN, 1, mutating=True),
+    "VM.migrate": Verb(_migrate, ("vmID", "params"), 2, mutating=True),
     "VM.pause": Verb(_pause, ("vmID",), 1, mutating=True),
     "VM.cont": Verb(_cont, ("vmID",), 1, mutating=True),
     "VM.reset": Verb(_reset, ("vmID",), 1, mutating=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from zlib import crc32
 
 from engine_pg.hosts.vdsm.constants import ExitReason
@@ -12,8 +12,11 @@ from engine_pg.simulator.answers import EXIT_MESSAGES
 from engine_pg.simulator.domain import Domain
 
 Status = Literal[
-    "WaitForLaunch", "PoweringUp", "Up", "Paused", "PoweringDown", "RebootInProgress", "Down"
+    "WaitForLaunch", "PoweringUp", "Up", "Paused", "PoweringDown", "RebootInProgress", "Down",
+    "Migration Source", "Migration Destination",
 ]  # fmt: skip
+OUTGOING: Final = "Migration Source"
+INCOMING: Final = "Migration Destination"
 
 
 @dataclass(frozen=True, slots=True)

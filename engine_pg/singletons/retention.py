@@ -31,6 +31,11 @@ TRIM: Final[Mapping[str, LiteralString]] = {
           select command_id from command
            where submitted_at < now() - %(command_days)s::float8 * interval '1 day'
              and ended_at is not null order by submitted_at limit 1000)""",
+    "request_key": """
+        delete from request_key where (user_id, key) in (
+          select user_id, key from request_key
+           where claimed_at < now() - %(command_days)s::float8 * interval '1 day'
+           order by claimed_at limit 1000)""",
     "member": """
         delete from member m where state = 'ended'
            and ended_at < now() - %(member_days)s::float8 * interval '1 day'

@@ -30,6 +30,7 @@ from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.simulator.judge import Verdict, judge
+from engine_pg.supervisor import Background
 
 INFLIGHT_S = 1.5
 
@@ -65,7 +66,7 @@ class Hosts:
 
 
 @contextmanager
-def simulated(fencing: str, *, hosts: int = 2) -> Generator[Hosts]:
+def simulated(fencing: str, *, hosts: int = 2, migration_s: float = 0.1) -> Generator[Hosts]:
     with tempfile.TemporaryDirectory(prefix="engine-pg-hosts-") as name:
         folder = Path(name)
         ready = folder / "ready"
@@ -75,6 +76,7 @@ def simulated(fencing: str, *, hosts: int = 2) -> Generator[Hosts]:
             "--launch-delay": 0.02,
             "--boot-delay": 0.05,
             "--shutdown-delay": 0.05,
+            "--migration-delay": migration_s,
             "--journal": folder / "journal",
             "--ready-file": ready,
         }
@@ -135,14 +137,21 @@ def impatient(patience_s: float) -> dict[str, Definition]:
 class Engine:
     """A member that runs commands when it is told to."""
 
-    def __init__(self, one: TestNode, hosts: HostConnections, patience_s: float) -> None:
-        bells = Doorbells(one.db.url)
-        registry = impatient(patience_s)
+    def __init__(
+        self,
+        one: TestNode,
+        hosts: HostConnections,
+        patience_s: float,
+        more: dict[str, Definition],
+        **runner: Any,
+    ) -> None:
+        self.bells = bells = Doorbells(one.db.url)
+        registry = impatient(patience_s) | more
         self.node = one
         self.commands = Commands(one.db, bells, registry)
         patience = Patience(host_call_s=1.0, host_inflight_s=INFLIGHT_S)
         self.runner = Runner(
-            one.membership, one.db, hosts, bells, registry, patience=lambda: patience
+            one.membership, one.db, hosts, bells, registry, patience=lambda: patience, **runner
         )
 
     async def submit(
@@ -181,7 +190,9 @@ class Engine:
         }
         return (await self.node.rows(queries[table], id=row_id))[0]
 
-    async def furnish(self, hosts: Hosts) -> tuple[UUID, list[UUID]]:
+    async def furnish(
+        self, hosts: Hosts, places: list[tuple[str, int]] | None = None
+    ) -> tuple[UUID, list[UUID]]:
         """Make a data center, a cluster and the hosts; return the cluster and the hosts."""
         dc = await self.do("add_data_center", name=f"dc-{new_id()}")
         cluster = await self.do(
@@ -197,7 +208,7 @@ class Engine:
                 port=port,
                 cluster_id=str(cluster.subject_id),
             )
-            for number, (address, port) in enumerate(hosts.places, start=1)
+            for number, (address, port) in enumerate(places or hosts.places, start=1)
         ]
         assert {view.state for view in made} == {"succeeded"}
         return cluster.subject_id, [view.subject_id for view in made]
@@ -211,12 +222,23 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    url: str, name: str, *, driver: type[VdsmDriver] = VdsmDriver, patience_s: float = 5.0
+    url: str,
+    name: str,
+    *,
+    driver: type[VdsmDriver] = VdsmDriver,
+    patience_s: float = 5.0,
+    more: dict[str, Definition] | None = None,
+    **runner: Any,
 ) -> AsyncGenerator[Engine]:
+    """Yield an engine; `more` are commands that it knows beside the product's."""
     async with (
         HostConnections(
             lambda address, port: driver(address, port, connect_timeout_s=1.0)
         ) as hosts,
         node(url, name) as one,
+        Background() as background,
     ):
-        yield Engine(one, hosts, patience_s)
+        made = Engine(one, hosts, patience_s, more or {}, **runner)
+        background.start(made.bells.run(), name="bells")
+        background.start(made.runner.watch(), name="halts")
+        yield made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from apinode import API, Api, Furniture, furnish, run
@@ -11,7 +11,6 @@ from defusedxml import ElementTree
 from psycopg.types.json import Jsonb
 
 from engine_pg import errors
-from engine_pg.api.accounts import users
 from engine_pg.ids import BLANK_TEMPLATE_ID, new_id
 
 VM = "<vm><name>new</name><cluster><name>c1</name></cluster><template><name>Blank</name></template>"
@@ -334,48 +333,6 @@ def test_a_refused_command_is_a_fault(change, raised, status):
         assert str(raised) in fault(answer)
         if isinstance(raised, errors.OutcomeUnknown):
             assert f"/jobs/{node.commands.submissions[0].command_id}" in fault(answer)
-
-    change(scenario)
-
-
-def test_a_repeated_request_with_a_key_is_the_same_command(change):
-    async def scenario(node: Api, _made: Furniture):
-        node.commands.effect = insert_vm
-        key = {"Idempotency-Key": "k1"}
-        first = await post(node, "/vms", VM + "</vm>", **key)
-        again = await post(node, "/vms", VM + "</vm>", **key)
-        assert (first.status_code, again.status_code) == (201, 201)
-        assert first.headers["location"] == again.headers["location"]
-        one, two = node.commands.submissions
-        assert (one.command_id, one.subject_id) == (two.command_id, two.subject_id)
-        assert one.command_id != one.subject_id
-
-    change(scenario)
-
-
-def test_another_body_path_key_or_user_is_another_command(change):
-    async def scenario(node: Api, made: Furniture):
-        async def ids(path: str, body: str, key: str) -> UUID:
-            await post(node, path, body, **{"Idempotency-Key": key})
-            return node.commands.submissions[-1].command_id
-
-        path = f"/vms/{made.vms[1]}/start"
-        found = [
-            await ids(path, "<action/>", "k1"),
-            await ids(path, "<action />", "k1"),
-            await ids(f"/vms/{made.vms[2]}/start", "<action/>", "k1"),
-            await ids(path + "?x=1", "<action/>", "k1"),
-            await ids(path, "<action/>", "k2"),
-        ]
-        async with node.db.write() as tx:
-            admin = await users.find(tx, "admin@internal")
-            await users.add(tx, "other@internal", admin.password_hash)
-        token = (await node.login("other@internal")).json()["access_token"]
-        node.client.headers["Authorization"] = f"Bearer {token}"
-        found.append(await ids(path, "<action/>", "k1"))
-        assert len(set(found)) == len(found)
-        refused = await post(node, path, "", **{"Idempotency-Key": "x" * 300})
-        assert refused.status_code == 400
 
     change(scenario)
 

@@ -96,7 +96,7 @@ def test_unknown_things_and_people_get_no_body(error):
 def test_every_error_has_a_status():
     leaves = {error for error in vars(errors).values() if isinstance(error, type)}
     assert {status_of(leaf("x")) for leaf in leaves} <= {
-        *(400, 401, 403, 404, 409, 412, 413),
+        *(400, 401, 403, 404, 409, 412, 413, 422),
         *(500, 503),
     }
 

@@ -14,16 +14,18 @@ from engine_pg.ids import new_id
 
 HEADER: Final = "correlation-id"
 KEY: Final = "engine.correlation_id"
+CHOSEN: Final = "engine.correlation_chosen"
+"""Whether the client chose it."""
 _ACCEPTABLE: Final = re.compile(r"[0-9A-Za-z_-]{1,36}", re.ASCII)
 
 
-def correlation_id_of(scope: Scope) -> str:
-    """Return the id that the client chose, by header or parameter, or a new one."""
+def chosen_by_client(scope: Scope) -> str | None:
+    """Return the id that the client chose, by header or parameter, if it is acceptable."""
     chosen = Headers(scope=scope).get(HEADER)
     if chosen is None and b"correlation_id=" in scope["query_string"]:
         query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=1000)
         chosen = query.get("correlation_id", [""])[0]
-    return chosen if chosen and _ACCEPTABLE.fullmatch(chosen) else str(new_id())
+    return chosen if chosen and _ACCEPTABLE.fullmatch(chosen) else None
 
 
 class Correlation:
@@ -37,7 +39,9 @@ class Correlation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        correlation_id = scope[KEY] = correlation_id_of(scope)
+        chosen = chosen_by_client(scope)
+        scope[CHOSEN] = chosen is not None
+        correlation_id = scope[KEY] = chosen or str(new_id())
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -9,13 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine_pg.api.call import Call
+from engine_pg.api.once import named, unsettled
 from engine_pg.api.resources import lookups
 from engine_pg.api.services import Until
 from engine_pg.api.wire.document import Document, reference
 from engine_pg.api.wire.kinds import BOOLEAN, STRING, Reference, many, ref
 from engine_pg.api.wire.shape import Shape, accepted
+from engine_pg.commands import store
 from engine_pg.commands.rows import CommandView, Submission
-from engine_pg.errors import OutcomeUnknown
+from engine_pg.errors import NotFound, OutcomeUnknown
 from engine_pg.inventory.reads import N
 from engine_pg.inventory.rows import Host
 
@@ -30,6 +32,18 @@ ACTION: Final = Shape(
     accepted("host", ref("hosts"), "host_id"),
     accepted("vm/placement_policy/hosts", _HOSTS, "host_ids"),
 )
+
+
+async def earlier(call: Call) -> Submission | None:
+    """Return what the same request submitted when it came before, if it did."""
+    one = named(call.request.scope)
+    if one is None or not one.claimed.repeated:
+        return None
+    async with call.services.db.read() as tx:
+        try:
+            return (await store.view(tx, one.claimed.command_id)).submission
+        except NotFound:
+            return None
 
 
 async def performed(call: Call, submission: Submission, until: Until) -> CommandView:
@@ -65,10 +79,14 @@ def action(
     async def endpoint(request: Request) -> Response:
         call = Call(request)
         id_ = call.id_of()
-        given = await params(call, await call.body("action"))
-        row = lookups.there(call.view, kind, id_)
-        submission = await call.submission(command, id_, given | {"name": row.name})
+        submission = await earlier(call)
+        if submission is None:
+            given = await params(call, await call.body("action"))
+            row = lookups.there(call.view, kind, id_)
+            submission = call.submission(command, id_, given | {"name": row.name})
         view = await performed(call, submission, until)
+        if not reached(view, until):
+            unsettled(request.scope)
         document = {
             "status": "complete" if reached(view, until) else "pending",
             "job": reference(call.base, "jobs", view.command_id),

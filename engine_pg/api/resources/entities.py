@@ -11,12 +11,13 @@ from starlette.responses import Response
 from engine_pg.api.call import Call
 from engine_pg.api.follow import answered, followed
 from engine_pg.api.resources import lookups
-from engine_pg.api.resources.actions import concluded
+from engine_pg.api.resources.actions import concluded, earlier
 from engine_pg.api.resources.resource import N, Resource
 from engine_pg.api.search.conditions import listing
 from engine_pg.api.types.empty import element_of, is_part
 from engine_pg.api.wire.document import Document
 from engine_pg.api.wire.shape import Form
+from engine_pg.commands.rows import Submission
 from engine_pg.errors import Conflict, Invalid, NotFound
 
 LIST_LIMIT: Final = 10_000
@@ -49,13 +50,7 @@ class Entities(Generic[N]):
     async def add(self, request: Request) -> Response:
         """Add an entity and answer with it."""
         call, shape = Call(request), self.resource.shape
-        form = shape.form(await call.body(shape.one))
-        shape.require(form, *self.resource.mandatory)
-        params = dict(self.resource.defaults) | self._parameters(call, form)
-        params |= {
-            name: call.flag(name, default=default) for name, default in self.resource.flags.items()
-        }
-        submission = await call.submission(f"add_{self.resource.subject}", None, params)
+        submission = await earlier(call) or await self._addition(call)
         await concluded(call, submission, self.resource.add_until)
         await call.read_again()
         document = self._document(call, submission.subject_id)
@@ -65,14 +60,8 @@ class Entities(Generic[N]):
         """Change what is given of an entity and answer with it."""
         call, shape = Call(request), self.resource.shape
         id_ = call.id_of()
-        form = shape.form(await call.body(shape.one))
-        if form.get("name") == "":
-            raise Invalid(f"{shape.one.capitalize()}: element name is empty")
-        params = self._parameters(call, form)
-        row = lookups.there(call.view, self.resource.kind, id_)
-        self._check_unmoved(row, params)
-        if params:
-            submission = await call.submission(f"update_{self.resource.subject}", id_, params)
+        submission = await earlier(call) or await self._change(call, id_)
+        if submission is not None:
             await concluded(call, submission, "final")
             await call.read_again()
         return call.answer(shape.one, self._document(call, id_))
@@ -81,9 +70,10 @@ class Entities(Generic[N]):
         """Remove an entity."""
         call = Call(request)
         id_ = call.id_of()
-        row = lookups.there(call.view, self.resource.kind, id_)
-        named = {"name": row.name}
-        submission = await call.submission(f"remove_{self.resource.subject}", id_, named)
+        submission = await earlier(call)
+        if submission is None:
+            named = {"name": lookups.there(call.view, self.resource.kind, id_).name}
+            submission = call.submission(f"remove_{self.resource.subject}", id_, named)
         await concluded(call, submission, "final")
         return call.answer("action", {"status": "complete"})
 
@@ -102,6 +92,27 @@ class Entities(Generic[N]):
         if document is None:
             raise NotFound("there is no such thing")
         return call.answer(one, document)
+
+    async def _addition(self, call: Call) -> Submission:
+        shape = self.resource.shape
+        form = shape.form(await call.body(shape.one))
+        shape.require(form, *self.resource.mandatory)
+        params = dict(self.resource.defaults) | self._parameters(call, form)
+        params |= {
+            name: call.flag(name, default=default) for name, default in self.resource.flags.items()
+        }
+        return call.submission(f"add_{self.resource.subject}", None, params)
+
+    async def _change(self, call: Call, id_: UUID) -> Submission | None:
+        """Return the command that a request for a change becomes; None: nothing is given."""
+        shape = self.resource.shape
+        form = shape.form(await call.body(shape.one))
+        if form.get("name") == "":
+            raise Invalid(f"{shape.one.capitalize()}: element name is empty")
+        params = self._parameters(call, form)
+        row = lookups.there(call.view, self.resource.kind, id_)
+        self._check_unmoved(row, params)
+        return call.submission(f"update_{self.resource.subject}", id_, params) if params else None
 
     def _part(self, call: Call) -> tuple[str, str, list[Document]]:
         rel, id_ = call.request.path_params["part"], call.id_of()

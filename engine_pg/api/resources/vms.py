@@ -56,4 +56,5 @@ VMS: Final = Resource(
 
 start = action(Vm, "start_vm", "accepted", placement)
 stop = action(Vm, "stop_vm", "final", nothing)
+migrate = action(Vm, "migrate_vm", "accepted", placement)
 shutdown = action(Vm, "shutdown_vm", "accepted", nothing)

@@ -15,6 +15,8 @@ _JOB_STATUS: Final = {
     "succeeded": "finished",
     "failed": "failed",
     "unknown": "unknown",
+    "cancelled": "aborted",
+    "dead": "failed",
 }
 _STEP_STATUS: Final = {
     "started": "started",
@@ -46,6 +48,12 @@ def job(view: CommandView, base: str, owner_id: UUID | None) -> Document:
     }
 
 
+def _percent(one: StepView) -> int | None:
+    if one.state == "finished":
+        return 100
+    return None if one.progress is None else round(100 * one.progress)
+
+
 def step(view: CommandView, one: StepView, base: str) -> Document:
     """Return a step of a command."""
     own = reference(base, PATH, view.command_id)
@@ -53,11 +61,11 @@ def step(view: CommandView, one: StepView, base: str) -> Document:
     return {
         "id": str(id_),
         "href": f"{own['href']}/steps/{id_}",
-        "description": one.title,
+        "description": f"{one.title}: {one.message}" if one.message else one.title,
         "type": one.kind,
         "number": one.number,
         "status": _STEP_STATUS[one.state],
-        "progress": 100 if one.state == "finished" else None,
+        "progress": _percent(one),
         "external": False,
         "start_time": one.started_at,
         "end_time": one.ended_at,

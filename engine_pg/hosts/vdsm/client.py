@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from engine_pg.errors import Conflict, EngineError, HostUnreachable, OutcomeUnknown
+from typing_extensions import override
+
+from engine_pg.errors import Conflict, HostUnreachable
 from engine_pg.hosts.driver import Traits
 from engine_pg.hosts.vdsm import replies
 from engine_pg.hosts.vdsm.events import Broadcast
 from engine_pg.hosts.vdsm.rpc import RpcConnection
+from engine_pg.hosts.vdsm.vms import VdsmVms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from ssl import SSLContext
-    from uuid import UUID
 
     from engine_pg.hosts.driver import (
         Capabilities,
@@ -25,13 +27,12 @@ if TYPE_CHECKING:
         HostIdentity,
         HostStats,
         OpCtx,
-        VmReport,
     )
 
 NOT_CONNECTED: Final = "not connected"
 
 
-class VdsmDriver:
+class VdsmDriver(VdsmVms):
     """One connection to one VDSM; after a loss `connect` opens a new one."""
 
     def __init__(
@@ -102,28 +103,6 @@ class VdsmDriver:
         """Read what the machine does now."""
         return replies.stats(await self._read(ctx, "Host.getStats"))
 
-    async def list_vms(self, ctx: OpCtx) -> list[VmReport]:
-        """List every VM the host knows, stopped ones that nobody has forgotten yet included."""
-        return replies.vm_reports(await self._read(ctx, "Host.getAllVmStats"))
-
-    async def create_vm(self, ctx: OpCtx, vm_id: UUID, xml: str) -> VmReport:
-        """Start a VM from its libvirt domain XML."""
-        vm = {"vmId": str(vm_id), "xml": xml}
-        accepted = await self._change(ctx, "VM.create", vmID=str(vm_id), vmParams=vm)
-        try:
-            return replies.vm_report(replies.as_record(accepted))
-        except EngineError as error:
-            raise OutcomeUnknown(f"VM.create: {error}") from error
-
-    async def destroy_vm(self, ctx: OpCtx, vm_id: UUID) -> None:
-        """Stop a VM at once and forget it."""
-        await self._change(ctx, "VM.destroy", vmID=str(vm_id))
-
-    async def shutdown_vm(self, ctx: OpCtx, vm_id: UUID, delay_s: int = 0) -> None:
-        """Ask the guest to shut down."""
-        delay = str(delay_s)  # the number 0 would mean VDSM's own default
-        await self._change(ctx, "VM.shutdown", vmID=str(vm_id), delay=delay)
-
     def events(self) -> AsyncIterator[HostEvent]:
         """Iterate over events from now on, `Resync` first; ends after `Disconnected`."""
         return self._broadcast.subscribe()
@@ -134,10 +113,14 @@ class VdsmDriver:
             await self._rpc.close()
 
     async def _read(self, ctx: OpCtx, method: str) -> object:
-        return await self._connected().call(method, {}, ctx, changes=False)
+        return await self.call(ctx, method, {}, changes=False)
 
-    async def _change(self, ctx: OpCtx, method: str, **params: object) -> object:
-        return await self._connected().call(method, params, ctx, changes=True)
+    @override
+    async def call(
+        self, ctx: OpCtx, method: str, params: dict[str, object], *, changes: bool
+    ) -> object:
+        """Call a verb of the host."""
+        return await self._connected().call(method, params, ctx, changes=changes)
 
     def _connected(self) -> RpcConnection:
         if self._rpc is None:

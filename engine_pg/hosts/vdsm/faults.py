@@ -15,6 +15,8 @@ _KINDS: Final[dict[object, type[EngineError]]] = {
     ErrorCode.VM_EXISTS: Conflict,
     ErrorCode.VM_DOWN: Conflict,
     ErrorCode.CANCEL_FAILED: Conflict,
+    ErrorCode.NO_PEER: Conflict,
+    ErrorCode.MIGRATION_OPERATION: Conflict,
     ErrorCode.MIGRATION_IN_PROGRESS: Conflict,
     ErrorCode.NOT_MIGRATING: Conflict,
     ErrorCode.HOOK_FAILED: Conflict,

@@ -49,7 +49,7 @@ def identity(result: object) -> HostIdentity:
     return HostIdentity(
         host_uuid=_uuid(record, "uuid"),
         boot_id=_text(record, "boot_uuid"),
-        traits=Traits(fencing="all" if fenced else "none"),
+        traits=Traits(fencing="all" if fenced else "none", migration=True),
     )
 
 
