@@ -175,7 +175,12 @@ class Node:
                 membership, self._db, hosts, self._bells, REGISTRY, patience=self._patience
             )
             working = work(
-                self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
+                self._db,
+                membership,
+                runner,
+                self._bells,
+                concurrency=settings.worker_concurrency,
+                urgent_concurrency=settings.worker_urgent_concurrency,
             )
             try:
                 async with asyncio.TaskGroup() as group:

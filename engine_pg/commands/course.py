@@ -94,7 +94,8 @@ class Course:
             self._failed = (number, step)
             run.outcomes[step.name] = await self._do(number, step, record)
             self._failed = None
-        await self._journal.end("succeeded", None)
+        if not self._journal.ended:
+            await self._journal.end("succeeded", None)
 
     async def _do(self, number: int, step: Step, record: StepView | None) -> dict[str, object]:
         run = self._run
@@ -107,7 +108,9 @@ class Course:
                 self._void = host_step.nothing_happened
         if step.prepare is not None:
             await step.prepare(run)
-        return await self._journal.write(number, step)
+        last = number == len(self._definition.steps)
+        journal = self._journal
+        return await (journal.conclude if last else journal.write)(number, step)
 
     async def _rejected(self, error: EngineError) -> EngineError:
         log.info("%s: %s", self._definition.name, error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from engine_pg.cluster.fence import FencedTx
 from engine_pg.cluster.locks import Wanted
@@ -18,6 +18,10 @@ from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
 from engine_pg.inventory.writes import NewEvent
+
+COMMANDS: Final = "commands"
+URGENT: Final = "urgent"
+"""The queues: each has places of its own at every node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,8 @@ class Definition:
     """A command: what it is called, what it locks, its steps, the events that tell its end.
 
     `accept_after` names the step after which the caller is answered; None: after the last one.
-    `unknown` writes what it means when the outcome can't be learned in time.
+    `unknown` writes what it means when the outcome can't be learned in time. `queue` names whose
+    places its runs take, and of those that wait there, a higher `priority` goes first.
     """
 
     name: str
@@ -75,3 +80,5 @@ class Definition:
     accept_after: str | None = None
     unknown: Callable[[Run, FencedTx], Awaitable[None]] | None = None
     lock_wait_s: float = 0.0
+    queue: str = COMMANDS
+    priority: int = 0

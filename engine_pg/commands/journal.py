@@ -13,7 +13,8 @@ from engine_pg.commands.rows import State
 from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
-from engine_pg.inventory.writes import append_event
+from engine_pg.inventory.numbering import EVENTS
+from engine_pg.inventory.writes import append_event, told
 
 # Again after a look that found nothing: the intent stands, under the token that now acts on it.
 START_STEP: Final[LiteralString] = """
@@ -58,6 +59,17 @@ update command set state = %(state)s, ended_at = clock_timestamp(),
                     else coalesce(error, %(error)s) end
  where command_id = %(command_id)s and ended_at is null
 """
+# The last step and the end of the command at once, with the event that tells it.
+CONCLUDE: Final[LiteralString] = """
+select command_conclude(%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, %(attempt)s,
+                        %(token)s, %(outcome)s, %(accepts)s, %(event)s)
+"""
+CONCLUDE_ALONE: Final[LiteralString] = """
+select fence_enter(%(member)s, %(gate)s, %(grants)s, %(leader)s::text, %(term)s::bigint,
+                   %(leader_gate)s::integer, %(command)s::uuid, %(attempt)s::integer),
+       command_conclude(%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, %(attempt)s,
+                        %(token)s, %(outcome)s, %(accepts)s, %(event)s)
+"""
 
 
 class Journal:
@@ -67,6 +79,7 @@ class Journal:
         self._run = run
         self._definition = definition
         self._ring = ring
+        self.ended = False
 
     async def start(self, number: int, step: HostStep) -> Record:
         """Commit the intent of a host step; its call follows at once."""
@@ -85,6 +98,26 @@ class Journal:
         async with self._run.write() as tx:
             outcome = await step.write(self._run, tx)
             await self._finish(tx, number, step, outcome)
+        self._accepted(step)
+        return outcome
+
+    async def conclude(self, number: int, step: WriteStep) -> Record:
+        """Do the last step, and end the command with it: effect, outcome and end are one commit."""
+        async with self._run.write_late() as tx:
+            outcome = await step.write(self._run, tx)
+            event = self._definition.event(self._run, None)
+            params = self._row(number, step) | {
+                "outcome": Jsonb(outcome),
+                "accepts": step.name == self._definition.accept_after,
+                "event": None if event is None else Jsonb(told(event)),
+            }
+            if tx.begun:
+                await tx.run(CONCLUDE, params)
+            else:
+                await self._run.once(CONCLUDE_ALONE, params)
+            if event is not None:
+                tx.rings.add(EVENTS)
+        self.ended = True
         self._accepted(step)
         return outcome
 
@@ -129,16 +162,19 @@ class Journal:
         async with self._run.write() as tx:
             if state == "unknown" and self._definition.unknown is not None:
                 await self._definition.unknown(self._run, tx)
-            params = {
-                "command_id": self._run.command.command_id,
-                "state": state,
-                "kind": None if error is None else type(error).__name__,
-                "error": None if error is None else str(error),
-            }
-            await tx.run(END, params)
-            event = self._definition.event(self._run, error)
-            if event is not None:
-                await append_event(tx, event)
+            await self._end(tx, state, error)
+
+    async def _end(self, tx: FencedTx, state: State, error: EngineError | None) -> None:
+        params = {
+            "command_id": self._run.command.command_id,
+            "state": state,
+            "kind": None if error is None else type(error).__name__,
+            "error": None if error is None else str(error),
+        }
+        await tx.run(END, params)
+        event = self._definition.event(self._run, error)
+        if event is not None:
+            await append_event(tx, event)
 
     async def _finish(self, tx: FencedTx, number: int, step: Step, outcome: Record) -> None:
         await tx.run(FINISH_STEP, self._row(number, step) | {"outcome": Jsonb(outcome)})

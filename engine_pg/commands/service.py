@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, Literal
 from uuid import UUID
 
@@ -19,7 +20,9 @@ from engine_pg.commands.definition import Definition
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.commands.runner import COMMANDS
 from engine_pg.db.database import Database
-from engine_pg.db.listener import Doorbells
+from engine_pg.db.gathered import Gathered
+from engine_pg.db.listener import QUEUE, Doorbells
+from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, Invalid, OutcomeUnknown, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ class Commands:
         self._bell = bells.bell(COMMANDS)
         self._waiting: dict[UUID, list[tuple[Until, asyncio.Future[None]]]] = {}
         self._asked = asyncio.Event()
+        self._submitting = Gathered[Record, None](partial(store.submit_many, db))
 
     async def submit(self, submission: Submission) -> None:
         """Write the command and its job; they are durable when this returns.
@@ -49,24 +53,25 @@ class Commands:
         definition = self._registry.get(submission.name)
         if definition is None:
             raise Invalid(f"there is no command {submission.name}")
-        description = definition.describe(submission.params)
+        row = store.written(
+            submission,
+            description=definition.describe(submission.params),
+            subject_kind=definition.subject_kind,
+            queue=definition.queue,
+            priority=definition.priority,
+        )
         deadline = boottime() + _INSIST_S
         unknown: OutcomeUnknown | None = None
         while True:
             try:
-                async with self._db.write() as tx:
-                    await store.submit(
-                        tx,
-                        submission,
-                        description=description,
-                        subject_kind=definition.subject_kind,
-                    )
+                await self._submitting.ask(row)
             except OutcomeUnknown as error:
                 unknown = error
             except Unavailable:
                 if unknown is None:
                     raise
             else:
+                self._bells.ring_soon(QUEUE)
                 return
             if boottime() > deadline:
                 raise unknown
