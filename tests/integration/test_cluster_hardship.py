@@ -84,7 +84,7 @@ def test_a_resignation_that_got_lost_does_not_bar_the_member_from_leading_again(
                 return rows[0]["member_id"] == one.member_id
 
             await eventually(lambda: led_by(a))
-            whole, lost = a.session._ask_batch, asyncio.Event()
+            whole, lost = a.session._send, asyncio.Event()
 
             async def losing(batch, **how):
                 if not lost.is_set() and any(
@@ -94,7 +94,7 @@ def test_a_resignation_that_got_lost_does_not_bar_the_member_from_leading_again(
                     raise OutcomeUnknown("the connection was cut")
                 return await whole(batch, **how)
 
-            a.session._ask_batch = losing
+            a.session._send = losing
             async with node(fresh_database_url, preferred, singletons={"x": lead}) as b:
                 await eventually(lambda: led_by(b))
                 assert lost.is_set()

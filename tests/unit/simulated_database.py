@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,8 @@ from uuid import UUID
 from engine_pg.clock import Clock
 from engine_pg.cluster.batch import Batch
 from engine_pg.cluster.keys import Grant, LockKey, Mode, Wanted
-from engine_pg.cluster.members import RESUME
 from engine_pg.cluster.ops import Asking, Op, Releasing
-from engine_pg.cluster.session import LockSession
+from engine_pg.cluster.session import RESUME, LockSession
 from engine_pg.db.faults import SessionSuperseded
 from engine_pg.errors import EngineError, MemberEnded, OutcomeUnknown
 
@@ -72,17 +71,11 @@ class Backend:
     database: SimulatedDatabase
     alive: bool = True
     client: bool = True
-    statements: deque[Statement] = field(default_factory=deque)  # the first one is carried out
+    statement: Statement | None = None
     advisory: Counter[tuple[LockKey, Mode]] = field(default_factory=Counter)
-
-    @property
-    def statement(self) -> Statement | None:
-        return self.statements[0] if self.statements else None
 
     async def close(self) -> None:
         self.client = False
-        for each in self.statements:
-            tell(each, OutcomeUnknown("the connection was closed"))
 
     async def ask(self, query: Any, params: Any) -> Any:
         assert query is RESUME
@@ -156,16 +149,13 @@ class SimulatedDatabase:
             ]
 
     def answer(self, statement: Statement) -> None:
-        statement.backend.statements.popleft()
+        statement.backend.statement = None
         if not statement.backend.client:
             self.lost_rings |= bool(statement.reply.get("ring"))
             self.kill(statement.backend)
         elif statement.error is not None:
-            # Any error ends a lock session; what was sent behind it may be carried out meanwhile.
-            statement.backend.client = False
+            self.kill(statement.backend)  # any error ends a lock session
             tell(statement, statement.error)
-            if not statement.backend.statements:
-                self.kill(statement.backend)
         else:
             tell(statement, statement.reply)
 
@@ -173,18 +163,17 @@ class SimulatedDatabase:
         """Cut the connection; the server goes on with what it has, not knowing yet."""
         backend.client = False
         self.lost_rings = True
-        for each in backend.statements:
-            tell(each, OutcomeUnknown("the connection was cut"))
+        if backend.statement is not None:
+            tell(backend.statement, OutcomeUnknown("the connection was cut"))
 
     def kill(self, backend: Backend) -> None:
         """End a backend: what it had not committed, and its advisory locks, are gone."""
-        statements = list(backend.statements)
-        backend.statements.clear()
+        statement, backend.statement = backend.statement, None
         backend.alive = backend.client = False
         backend.advisory.clear()
-        for each in statements:
+        if statement is not None:
             self.lost_rings = True
-            tell(each, OutcomeUnknown("terminated by the administrator"))
+            tell(statement, OutcomeUnknown("terminated by the administrator"))
 
     def may_end(self, member: UUID) -> bool:
         """Tell whether the member's row can be had: it is a resume's until that commits."""
@@ -222,7 +211,7 @@ class SimulatedDatabase:
         if not (backend.alive and backend.client):
             raise OutcomeUnknown("the connection is closed")
         future = asyncio.get_running_loop().create_future()
-        backend.statements.append(Statement(backend, member, number, batch, listed, future))
+        backend.statement = Statement(backend, member, number, batch, listed, future)
         return await future
 
     # The server
@@ -405,8 +394,6 @@ class SimulatedSession(LockSession):
 
     def __init__(self, database: SimulatedDatabase, *, clock: Clock, **how: Any) -> None:
         super().__init__("simulated", clock=clock, **how)
-        sent = itertools.count()
-        self._pace.overlaps = lambda queued: queued > 0 and next(sent) % 2 == 0
         self.database = database
 
     async def join(self) -> None:
@@ -420,9 +407,9 @@ class SimulatedSession(LockSession):
         return self.database.connect()
 
     async def _beat(self, *, renew: bool) -> Any:
-        return await self._ask_batch(Batch([]), sync=renew)
+        return await self._send(Batch([]), sync=renew)
 
-    async def _ask_batch(self, batch: Batch, **_how: bool) -> Any:
+    async def _send(self, batch: Batch, **_how: bool) -> Any:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         batch.params()  # what cannot be written fails here
