@@ -125,8 +125,23 @@ def written(
     }
 
 
-async def submit(tx: Tx, row: Record) -> None:
+async def submit(
+    tx: Tx,
+    submission: Submission,
+    *,
+    description: str,
+    subject_kind: str,
+    queue: str = "commands",
+    priority: int = 0,
+) -> None:
     """Write a command and its job in the caller's transaction; repeating it changes nothing."""
+    row = written(
+        submission,
+        description=description,
+        subject_kind=subject_kind,
+        queue=queue,
+        priority=priority,
+    )
     if not await tx.run(SUBMIT, row):
         await tx.run(PROVE)
 

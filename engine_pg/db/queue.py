@@ -36,6 +36,8 @@ _HEARTBEAT_S: Final = 5.0
 _POLL_S: Final = 1.0
 _STALLED_S: Final = 600.0  # the end of a member puts its jobs back long before
 _PACES_S: Final = (0.003, 0.006, 0.009)
+_BOUND_S: Final = 3.0
+_AWAY_S: Final = 1.0
 _GRACE_S: Final = 5.0
 _SLOWEST_RETRY_S: Final = 0.5
 
@@ -235,8 +237,9 @@ class FollowingWorker(Worker):
                 await self._abort_running_jobs()
             await self._give_back()
             await super()._shutdown(side_tasks=side_tasks)
-        except exceptions.ConnectorException as error:  # else it would hide a cancellation
-            log.info("worker %s is not unregistered: %s", self.worker_id, error.__cause__)
+        except (exceptions.ConnectorException, EngineError) as error:
+            # Not an error, and it would hide a cancellation: the commands' rows tell the truth.
+            log.info("worker %s leaves its jobs behind: %s", self.worker_id, error)
         finally:
             await utils.cancel_and_capture_errors(side_tasks)
 
@@ -248,15 +251,9 @@ class FollowingWorker(Worker):
         await asyncio.wait(running)
 
     async def _give_back(self) -> None:
-        """A queue that can't be told is not an error: the commands' rows tell the truth."""
         assert self.worker_id is not None
-        try:
-            back = await self._ledger.give_back(self.worker_id)
-        except EngineError as error:
-            log.info("the jobs of worker %d are not given back: %s", self.worker_id, error)
-        else:
-            if back:
-                log.info("worker %d put %d jobs back", self.worker_id, back)
+        if back := await self._ledger.give_back(self.worker_id):
+            log.info("worker %d put %d jobs back", self.worker_id, back)
 
 
 async def serve_jobs(
@@ -274,7 +271,9 @@ async def serve_jobs(
     worker: the end of the member puts its jobs back. `bell` rings when there may be jobs. While it
     is not `accepting`, no further job is taken.
     """
-    async with QueueDatabase(url, name="engine_pg worker", pool_min=1, pool_max=2) as db:
+    async with QueueDatabase(
+        url, name="engine_pg worker", pool_min=1, pool_max=1, bound_s=_BOUND_S, away_s=_AWAY_S
+    ) as db:
         delay_s = 0.2
         while True:
             began = boottime()
