@@ -11,7 +11,7 @@ import runpy
 import sys
 from typing import Final
 
-ALL: Final = ("locks",)
+ALL: Final = ("locks", "jobs")
 
 
 def main() -> None:

@@ -181,7 +181,12 @@ class Node:
                 limit=lambda: self._live.now.adoption_limit,
             )
             working = work(
-                self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
+                self._db,
+                membership,
+                runner,
+                self._bells,
+                concurrency=settings.worker_concurrency,
+                urgent_concurrency=settings.worker_urgent_concurrency,
             )
             try:
                 async with asyncio.TaskGroup() as group:

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(
         default=8, ge=1, le=1000, description="Commands that this node runs at once"
     )
+    worker_urgent_concurrency: int = Field(
+        default=4, ge=1, le=1000, description="Urgent commands beside them, in places of their own"
+    )
     pool_min: int = Field(default=2, ge=1, description="Database connections kept open")
     pool_max: int = Field(default=12, ge=2, le=1000, description="Most database connections pooled")
     statement_bound_s: Seconds = Field(

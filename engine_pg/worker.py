@@ -7,6 +7,7 @@ from uuid import UUID
 
 from engine_pg.cluster.members import record_worker
 from engine_pg.cluster.membership import Membership
+from engine_pg.commands.definition import COMMANDS, URGENT
 from engine_pg.commands.runner import Runner, UnknownCommand
 from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, Doorbells
@@ -17,9 +18,18 @@ log = logging.getLogger(__name__)
 
 
 async def work(
-    db: Database, membership: Membership, runner: Runner, bells: Doorbells, *, concurrency: int
+    db: Database,
+    membership: Membership,
+    runner: Runner,
+    bells: Doorbells,
+    *,
+    concurrency: int,
+    urgent_concurrency: int,
 ) -> None:
-    """Run jobs for a member until cancelled; while it drains, only those that it has begun."""
+    """Run jobs for a member until cancelled; while it drains, only those that it has begun.
+
+    Urgent commands have places of their own, which no other one takes.
+    """
 
     async def run_command(command_id: UUID) -> None:
         try:
@@ -35,7 +45,7 @@ async def work(
     await serve_jobs(
         db.url,
         run_command,
-        concurrency=concurrency,
+        places={COMMANDS: concurrency, URGENT: urgent_concurrency},
         registered=registered,
         bell=bells.bell(QUEUE),
         accepting=lambda: not membership.draining,

@@ -24,6 +24,7 @@ class Claim:
     command_id: UUID
     attempt: int
     holds: list[Hold] = field(default_factory=list[Hold])
+    command: Record | None = None  # its row as of the claim, as JSON, if the database told it
 
     @property
     def grants(self) -> tuple[Grant, ...]:
@@ -76,7 +77,8 @@ class Claims:
             self.vacate(claim)
 
     def _claimed(self, command_id: UUID, result: Record) -> Claim:
-        claim = Claim(command_id, result["claim"]["attempt"])
+        claimed = result["claim"]
+        claim = Claim(command_id, claimed["attempt"], command=claimed.get("command"))
         self._claims[command_id] = claim
         grants = [
             Grant(LockKey(each["kind"], each["id"]), Mode(each["mode"]), each["token"])

@@ -11,8 +11,8 @@ Does not promise: anything about effects outside of PostgreSQL. Those carry the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, cast
 from uuid import UUID
@@ -20,13 +20,15 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
+from typing_extensions import override
 
 from engine_pg.cluster.locks import Grant
 from engine_pg.cluster.members import gate_of
 from engine_pg.cluster.session import LockSession
 from engine_pg.db.database import Database
-from engine_pg.db.tx import Connection, Record, Tx
+from engine_pg.db.tx import Connection, Params, Query, Record, Tx
 from engine_pg.db.wire import bounded
 from engine_pg.errors import EngineError, Invalid, MemberEnded, OutcomeUnknown
 from engine_pg.ids import hash32
@@ -60,8 +62,29 @@ class FencedTx(Tx):
 
     def __init__(self, connection: Connection, *, bound_s: float) -> None:
         super().__init__(connection, bound_s=bound_s)
-        self.rings: Final[set[str]] = set()
+        self.rings: set[str] = set()
         """Doorbells to ring after the commit."""
+
+
+class LateTx(FencedTx):
+    """A fenced transaction that begins with its first statement, if there is one."""
+
+    def __init__(self, begin: Callable[[], Awaitable[FencedTx]]) -> None:
+        self.rings = set()
+        self._begin = begin
+        self._begun: FencedTx | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there was a statement."""
+        return self._begun is not None
+
+    @override
+    async def execute(self, query: Query, params: Params | None) -> psycopg.AsyncCursor[DictRow]:
+        """Begin, if this is the first, and run a statement."""
+        if self._begun is None:
+            self._begun = await self._begin()
+        return await self._begun.execute(query, params)
 
 
 class Fencing:
@@ -102,6 +125,23 @@ class Fencing:
             raise
         if fenced.rings and self._ring is not None:
             self._ring(*fenced.rings)
+
+    @asynccontextmanager
+    async def late(self, fence: Fence) -> AsyncGenerator[LateTx]:
+        """Open a fenced transaction when there is a first statement; else nothing happens."""
+        async with AsyncExitStack() as stack:
+            tx = LateTx(lambda: stack.enter_async_context(self.tx(fence)))
+            yield tx
+        if tx.rings and self._ring is not None:
+            self._ring(*tx.rings)
+
+    async def once(self, fence: Fence, query: LiteralString, params: Record) -> list[Record]:
+        """Run one statement that enters the fence itself, and may run twice, in one round trip.
+
+        What it does is done by volatile functions, after it: they look in statements begun later.
+        """
+        self._session.check()
+        return await self._db.commit_once(query, params | self._params(fence))
 
     async def enter(self, connection: psycopg.AsyncConnection[Any], fence: Fence) -> None:
         """Fence a transaction of somebody else's; its first statement, in READ COMMITTED."""

@@ -89,7 +89,7 @@ class ChildrenStepRun:
         if not needed:
             await self._cancel(ids)
         async with run.db.read() as tx:
-            children = await store.views(tx, ids)
+            children = await store.without_steps(tx, ids)
         still = sum(not child.final for child in children)
         if still:
             raise Parked(f"{still} of {len(children)} children have not ended")

@@ -122,7 +122,8 @@ class Course:
             self._failed = None
             if lasting(step):
                 run.halt.disarm()
-        await self._journal.end("succeeded", None)
+        if not self._journal.ended:
+            await self._journal.end("succeeded", None)
 
     async def _do(self, number: int, step: Step, record: StepView | None) -> dict[str, object]:
         run = self._run
@@ -141,7 +142,9 @@ class Course:
         if step.prepare is not None:
             async with run.halt.cutting():
                 await step.prepare(run)
-        return await self._journal.write(number, step)
+        last = number == len(self._definition.steps)
+        journal = self._journal
+        return await (journal.conclude if last else journal.write)(number, step)
 
     async def _rejected(self, error: EngineError) -> EngineError:
         log.info("%s: %s", self._definition.name, error)

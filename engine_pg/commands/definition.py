@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from engine_pg.cluster.fence import FencedTx
@@ -20,6 +20,10 @@ from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
 from engine_pg.inventory.writes import NewEvent
+
+COMMANDS: Final = "commands"
+URGENT: Final = "urgent"
+"""The queues: each has places of its own at every node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,8 @@ class Definition:
 
     `accept_after` names the step after which the caller is answered; None: after the last one.
     `unknown` writes what it means when the outcome can't be learned in time. `deadline_s` seconds
-    after its submission it is halted, unless the submission says otherwise.
+    after its submission it is halted, unless the submission says otherwise. `queue` names whose
+    places its runs take, and of those that wait there, a higher `priority` goes first.
     """
 
     name: str
@@ -110,6 +115,8 @@ class Definition:
     unknown: Callable[[Run, FencedTx], Awaitable[None]] | None = None
     lock_wait_s: float = 0.0
     deadline_s: float = 3600.0
+    queue: str = COMMANDS
+    priority: int = 0
 
     def past_return(self, steps: Iterable[StepView]) -> Step | None:
         """Return the step that was begun and is not taken back, if there is one."""

@@ -14,7 +14,7 @@ from uuid import UUID
 from engine_pg.commands import store
 from engine_pg.commands.definition import Definition
 from engine_pg.commands.rows import CommandView, Submission
-from engine_pg.db.tx import Tx
+from engine_pg.db.tx import Record, Tx
 from engine_pg.errors import Conflict, Invalid
 from engine_pg.ids import derived_id
 
@@ -29,17 +29,22 @@ class Desk:
 
     async def submit(self, tx: Tx, submission: Submission) -> None:
         """Write a command and its job; repeating a submission changes nothing."""
+        await store.submit(tx, self.written(submission))
+
+    def written(self, submission: Submission) -> Record:
+        """Return the row of a command that is submitted; raises `Invalid`."""
         definition = self._definition(submission.name)
         deadline_s = submission.deadline_s
         if deadline_s is None:
             deadline_s = definition.deadline_s
         if not 0 < deadline_s <= _LONGEST_S:
             raise Invalid(f"a deadline is above 0 and at most {_LONGEST_S:.0f} seconds")
-        await store.submit(
-            tx,
+        return store.written(
             replace(submission, deadline_s=deadline_s),
             description=definition.describe(submission.params),
             subject_kind=definition.subject_kind,
+            queue=definition.queue,
+            priority=definition.priority,
         )
 
     async def cancel(self, tx: Tx, command_id: UUID, *, by: str) -> CommandView:

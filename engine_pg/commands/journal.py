@@ -13,7 +13,8 @@ from engine_pg.commands.rows import CommandView, State
 from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError
-from engine_pg.inventory.writes import NewEvent, append_event
+from engine_pg.inventory.numbering import EVENTS
+from engine_pg.inventory.writes import NewEvent, append_event, told
 
 # Again after a look that found nothing: the intent stands, under the token that now acts on it.
 START_STEP: Final[LiteralString] = """
@@ -62,6 +63,17 @@ FARTHER: Final[LiteralString] = """
 update command set deaths = 0, not_before = null where command_id = %(command_id)s
 """
 GIVEN_UP: Final = 9721
+# The last step and the end of the command at once, with the event that tells it.
+CONCLUDE: Final[LiteralString] = """
+select command_conclude(%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, %(attempt)s,
+                        %(token)s, %(outcome)s, %(accepts)s, %(event)s)
+"""
+CONCLUDE_ALONE: Final[LiteralString] = """
+select fence_enter(%(member)s, %(gate)s, %(grants)s, %(leader)s::text, %(term)s::bigint,
+                   %(leader_gate)s::integer, %(command)s::uuid, %(attempt)s::integer),
+       command_conclude(%(command_id)s, %(number)s, %(name)s, %(title)s, %(kind)s, %(attempt)s,
+                        %(token)s, %(outcome)s, %(accepts)s, %(event)s)
+"""
 
 
 class Journal:
@@ -71,6 +83,7 @@ class Journal:
         self._run = run
         self._definition = definition
         self._ring = ring
+        self.ended = False
 
     async def start(
         self, number: int, step: Step, plan: Callable[[FencedTx], Awaitable[Record]]
@@ -101,6 +114,26 @@ class Journal:
         async with self._run.write() as tx:
             outcome = await step.judge(self._run, tx, children)
             await self._finish(tx, number, step, outcome)
+        self._accepted(step)
+        return outcome
+
+    async def conclude(self, number: int, step: WriteStep) -> Record:
+        """Do the last step, and end the command with it: effect, outcome and end are one commit."""
+        async with self._run.write_late() as tx:
+            outcome = await step.write(self._run, tx)
+            event = self._definition.event(self._run, None)
+            params = self._row(number, step) | {
+                "outcome": Jsonb(outcome),
+                "accepts": step.name == self._definition.accept_after,
+                "event": None if event is None else Jsonb(told(event)),
+            }
+            if tx.begun:
+                await tx.run(CONCLUDE, params)
+            else:
+                await self._run.once(CONCLUDE_ALONE, params)
+            if event is not None:
+                tx.rings.add(EVENTS)
+        self.ended = True
         self._accepted(step)
         return outcome
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import func
 
 from engine_pg.cluster.fence import FencedTx
-from engine_pg.commands.definition import Definition, HostStep, WriteStep
+from engine_pg.commands.definition import URGENT, Definition, HostStep, WriteStep
 from engine_pg.commands.parts import describing, note, shared, subject
 from engine_pg.commands.run import Run
 from engine_pg.commands.vmhost import EXIT_TEXTS, host_of, report_of
@@ -118,5 +118,6 @@ DEFINITIONS: Final = (
             ),
         ),
         event=_event,
+        queue=URGENT,
     ),
 )

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -25,13 +26,16 @@ from engine_pg.commands.definition import Definition
 from engine_pg.commands.desk import Desk
 from engine_pg.commands.halt import Halt, halting
 from engine_pg.commands.journal import Journal
+from engine_pg.commands.rows import CommandView
 from engine_pg.commands.run import Patience, Reached, Run, nowhere
 from engine_pg.db.database import Database
+from engine_pg.db.gathered import Gathered
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import (
     EngineError,
     LeaseLost,
     MemberEnded,
+    NotFound,
     NotHeld,
     OutcomeUnknown,
     StaleToken,
@@ -80,6 +84,7 @@ class Runner:
         self._reached = reached
         self._halts: dict[UUID, Halt] = {}
         self._bell = bells.bell(CANCELS)
+        self._views = Gathered[UUID, CommandView | None](partial(store.views, db))
 
     async def run(self, command_id: UUID) -> None:
         """Run a command to its end, unless it is over or somebody else runs it."""
@@ -103,7 +108,7 @@ class Runner:
             finally:
                 self._halts.pop(command_id, None)
             self._membership.claims.finish(claim)
-        self._bells.ring(COMMANDS)
+        self._bells.ring_soon(COMMANDS)
 
     async def watch(self) -> None:
         """Halt what runs here and was cancelled, or has run out of time; until cancelled."""
@@ -128,11 +133,11 @@ class Runner:
 
     async def _persist(self, claim: Claim) -> None:
         """Go on until the command is final, whatever is away for a while."""
-        delay_s = _FIRST_RETRY_S
+        delay_s, again = _FIRST_RETRY_S, claim.attempt > 1
         while True:
             try:
                 await self._membership.session.until_trusted()
-                await self._attempt(claim)
+                await self._attempt(claim, await self._view(claim, again=again))
             except MemberEnded:
                 raise
             except (LeaseLost, Unavailable, OutcomeUnknown) as error:
@@ -143,6 +148,7 @@ class Runner:
                 raise StaleToken(f"the command was taken away: {error}") from error
             else:
                 return
+            again = True
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 1.7, _SLOWEST_RETRY_S)
 
@@ -150,9 +156,16 @@ class Runner:
         async with self._db.read() as tx:
             return (await store.view(tx, claim.command_id)).final
 
-    async def _attempt(self, claim: Claim) -> None:
-        async with self._db.read() as tx:
-            command = await store.view(tx, claim.command_id)
+    async def _view(self, claim: Claim, *, again: bool) -> CommandView:
+        """Return the command: as it was claimed the first time, when there were no steps."""
+        if not again and claim.command is not None:
+            return store.claimed(claim.command)
+        command = await self._views.ask(claim.command_id)
+        if command is None:
+            raise NotFound(f"there is no command {claim.command_id}")
+        return command
+
+    async def _attempt(self, claim: Claim, command: CommandView) -> None:
         if command.final:
             return
         definition = self._registry.get(command.name)
@@ -172,7 +185,7 @@ class Runner:
         )
         if (reason := halting(command)) is not None:
             halt.order(reason)
-        journal = Journal(run, definition, lambda: self._bells.ring(COMMANDS))
+        journal = Journal(run, definition, lambda: self._bells.ring_soon(COMMANDS))
         course = Course(run, definition, journal, limit=self._limit())
         if command.error is None:
             error = await course.forward()

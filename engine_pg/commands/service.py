@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, Literal
 from uuid import UUID
 
@@ -20,7 +21,9 @@ from engine_pg.commands.desk import Desk
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.commands.runner import COMMANDS
 from engine_pg.db.database import Database
-from engine_pg.db.listener import Doorbells
+from engine_pg.db.gathered import Gathered
+from engine_pg.db.listener import QUEUE, Doorbells
+from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, OutcomeUnknown, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class Commands:
         self._bell = bells.bell(COMMANDS)
         self._waiting: dict[UUID, list[tuple[Until, asyncio.Future[None]]]] = {}
         self._asked = asyncio.Event()
+        self._submitting = Gathered[Record, None](partial(store.submit_many, db))
 
     async def submit(self, submission: Submission) -> None:
         """Write the command and its job; they are durable when this returns.
@@ -47,18 +51,19 @@ class Commands:
         Raises `Unavailable` when surely nothing happened and `OutcomeUnknown` when even the
         repeated attempt got no answer: the command may then run, and its id tells.
         """
+        row = self.desk.written(submission)
         deadline = boottime() + _INSIST_S
         unknown: OutcomeUnknown | None = None
         while True:
             try:
-                async with self._db.write() as tx:
-                    await self.desk.submit(tx, submission)
+                await self._submitting.ask(row)
             except OutcomeUnknown as error:
                 unknown = error
             except Unavailable:
                 if unknown is None:
                     raise
             else:
+                self._bells.ring_soon(QUEUE)
                 return
             if boottime() > deadline:
                 raise unknown

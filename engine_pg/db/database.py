@@ -134,6 +134,14 @@ class Database:
         finally:
             await self._pool.putconn(connection)
 
+    async def commit_once(self, query: LiteralString, params: Params | None = None) -> list[Record]:
+        """Run one statement that may as well run twice and commits by itself; all are rung."""
+        try:
+            return await self.once(query, params)
+        finally:
+            if self._on_commit is not None:
+                self._on_commit()
+
     async def _first(
         self, start: Callable[[HostConnection], Awaitable[T]]
     ) -> tuple[HostConnection, T]:
@@ -221,7 +229,9 @@ def _warnings(connection: Connection) -> Generator[list[str]]:
 
 async def _rows(cursor: psycopg.AsyncCursor[DictRow]) -> list[Record]:
     rows: list[Record] = []
-    while cursor.description and (some := await cursor.fetchmany(_SLICE)):
+    if cursor.pgresult is None or not cursor.pgresult.nfields:
+        return rows
+    while some := await cursor.fetchmany(_SLICE):
         rows += some
         await asyncio.sleep(0)
     return rows

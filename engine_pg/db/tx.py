@@ -51,23 +51,24 @@ class Tx:
 
     async def all(self, query: Query, params: Params | None = None) -> list[Record]:
         """Run a query and return all its rows."""
-        cursor = await self._execute(query, params)
+        cursor = await self.execute(query, params)
         return await cursor.fetchall()
 
     async def first(self, query: Query, params: Params | None = None) -> Record | None:
         """Run a query and return its first row, or None."""
-        cursor = await self._execute(query, params)
+        cursor = await self.execute(query, params)
         return await cursor.fetchone()
 
     async def run(self, query: Query, params: Params | None = None) -> int:
         """Run a statement and return how many rows it touched."""
-        return (await self._execute(query, params)).rowcount
+        return (await self.execute(query, params)).rowcount
 
     async def run_many(self, query: Query, params: Sequence[Params]) -> None:
         """Run one statement for each set of parameters, pipelined."""
         for each in params:
-            await self._execute(query, each)
+            await self.execute(query, each)
 
-    async def _execute(self, query: Query, params: Params | None) -> psycopg.AsyncCursor[DictRow]:
+    async def execute(self, query: Query, params: Params | None) -> psycopg.AsyncCursor[DictRow]:
+        """Run a statement and return its cursor."""
         text, values = compiled(query, params)
         return await bounded(self.connection, self.connection.execute(text, values), self._bound_s)

@@ -79,6 +79,14 @@ class NewEvent:
     vm_name: str | None = None
 
 
+def told(event: NewEvent) -> dict[str, Any]:
+    """Return an event as JSON can say it."""
+    values = {f.name: getattr(event, f.name) for f in fields(event)}
+    return {
+        name: str(value) if isinstance(value, UUID) else value for name, value in values.items()
+    }
+
+
 async def append_event(tx: FencedTx, event: NewEvent) -> None:
     """Append an event with the transaction's commit; it gets its number afterwards."""
     values = {f.name: getattr(event, f.name) for f in fields(event)}

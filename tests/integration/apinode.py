@@ -65,7 +65,9 @@ class RecordedCommands:
         if self.raising:
             raise self.raising
         async with self.db.write() as tx:
-            await store.submit(tx, submission, description=submission.name, subject_kind="vm")
+            await store.submit(
+                tx, store.written(submission, description=submission.name, subject_kind="vm")
+            )
             if submission.command_id not in known and self.effect:
                 await self.effect(tx, submission)
             await tx.run(END, {"state": self.state, "command_id": submission.command_id})

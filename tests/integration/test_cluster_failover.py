@@ -26,7 +26,7 @@ IN_DOUBT = """
 select pid, query_start from pg_stat_activity
  where wait_event = 'SyncRep' and datname = %s and query ~* %s
 """
-FENCED, BATCH = "^commit", "cluster_batch|member_renew"
+FENCED, BATCH, SUBMITTED = "^commit", "cluster_batch|member_renew", "^commit|quiet"
 WORKED = "select token from work"
 
 
@@ -157,23 +157,30 @@ async def trusts(one: TestNode) -> bool:
     return one.session.trusted
 
 
-def test_a_submission_that_is_repeated_counts_only_once_a_standby_has_it(replicated):
+@pytest.mark.parametrize("how", ["alone", "with others"])
+def test_a_submission_that_is_repeated_counts_only_once_a_standby_has_it(replicated, how):
     submission = Submission(name="test", subject_id=new_id())
 
     async def submit(db: Database) -> None:
+        if how == "with others":
+            row = store.written(submission, description="a test", subject_kind="vm")
+            await store.submit_many(db, [row])
+            return
         async with db.write() as tx:
-            await store.submit(tx, submission, description="a test", subject_kind="vm")
+            await store.submit(
+                tx, store.written(submission, description="a test", subject_kind="vm")
+            )
 
     async def story():
         async with Database(replicated.url) as db:
             replicated.pair.primary.feed.freeze()
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(outcome(submit(db)))
-                hanging = await eventually(lambda: in_doubt(replicated, FENCED))
+                hanging = await eventually(lambda: in_doubt(replicated, SUBMITTED))
                 await cancel(replicated, hanging)
                 assert isinstance(await first, OutcomeUnknown)
                 again = group.create_task(outcome(submit(db)))
-                await eventually(lambda: in_doubt(replicated, FENCED, but=hanging))
+                await eventually(lambda: in_doubt(replicated, SUBMITTED, but=hanging))
                 assert not again.done()
                 replicated.pair.primary.feed.heal()
             assert again.result() is None
