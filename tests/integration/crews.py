@@ -12,7 +12,7 @@ from pathlib import Path
 
 WORKER = Path(__file__).with_name("command_worker.py")
 TESTS = Path(__file__).resolve().parent.parent
-BOUND_S = 30.0
+BOUND_S = 60.0
 
 
 class Hand:

@@ -21,7 +21,7 @@ from engine_pg.commands.registry import REGISTRY
 
 CHOSEN = os.environ.get("ENGINE_BOUNDARIES", "1")
 SAMPLE = 5
-BOUND_S = 60.0
+BOUND_S = 120.0
 GRANTS = "select kind, id from lock_grant"
 
 
@@ -79,14 +79,7 @@ def test_what_a_dead_node_had_begun_is_done_once(runner, database_url, hosts, re
             await a.commands.submit(submission)
             await victim.hears("at")
             victim.signal(signal.SIGSTOP if case.how == "frozen" else signal.SIGKILL)
-            await rescuer.told("work")
-
-            async def final():
-                view = await a.view(submission.command_id)
-                return view if view.final else None
-
-            view = await eventually(final, 30)
-            await rescuer.told("rest")
+            view = await rescued(a, rescuer, submission)
             assert view.attempt > 1
             await stage.check(case.at.command, view, failed=bool(case.fails))
             if case.how == "frozen":
@@ -99,6 +92,20 @@ def test_what_a_dead_node_had_begun_is_done_once(runner, database_url, hosts, re
             await eventually(nothing_held)
 
     runner.run(bounded())
+
+
+async def rescued(a, rescuer: Hand, submission):
+    """Have the other node work until the command has ended."""
+    await rescuer.told("work")
+
+    async def final():
+        view = await a.view(submission.command_id)
+        return view if view.final else None
+
+    try:
+        return await eventually(final, 60)
+    finally:
+        await rescuer.told("rest")
 
 
 async def woken(victim: Hand) -> None:

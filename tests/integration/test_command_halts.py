@@ -170,6 +170,11 @@ def test_a_request_that_comes_too_late_changes_nothing(database_url):
                 await a.node.db.statement(  # as if it had been asked for before the step began
                     "update command set cancel_asked_at = now(), cancel_asked_by = 'operator'"
                 )
+
+                async def heard():
+                    return a.runner._halts[submission.command_id].reason
+
+                await eventually(heard)
                 trial.gates["host acts"].set()
                 assert (await final(a, submission)).state == "succeeded"
 

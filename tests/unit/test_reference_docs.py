@@ -70,7 +70,7 @@ def test_rest_names_each_metric_and_no_other():
 
 
 def recorded_kinds() -> set[str]:
-    """Return the first argument of each call that writes a record into the journal."""
+    """Return the kinds that calls which write a record into the journal name in their arguments."""
     calls = (
         node
         for path in (ROOT / "engine_pg" / "simulator").glob("*.py")
@@ -78,11 +78,11 @@ def recorded_kinds() -> set[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     )
     return {
-        call.args[0].value
+        argument.value
         for call in calls
-        if call.func.attr in ("record", "_record", "append")
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
+        for argument in call.args[: {"admit": 2}.get(call.func.attr, 1)]
+        if call.func.attr in ("record", "_record", "append", "admit")
+        and isinstance(argument, ast.Constant)
     }
 
 
