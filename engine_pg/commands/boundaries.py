@@ -59,3 +59,10 @@ def _forward(step: Step) -> tuple[Place, ...]:
             return ("begun", "intended", "finished")
         case WriteStep():
             return ("begun", "finished")
+
+
+def end(definition: Definition) -> Boundary | None:
+    """Return the boundary at which a command is over already: its last step, if a write, ends it."""
+    last = definition.steps[-1]
+    ended = isinstance(last, WriteStep)
+    return Boundary(definition.name, last.name, "finished") if ended else None

@@ -119,7 +119,8 @@ class Journal:
 
     async def conclude(self, number: int, step: WriteStep) -> Record:
         """Do the last step, and end the command with it: effect, outcome and end are one commit."""
-        async with self._run.write_late() as tx:
+        fencing, fence = self._run.membership.fencing, self._run.fence
+        async with fencing.late(fence) as tx:
             outcome = await step.write(self._run, tx)
             event = self._definition.event(self._run, None)
             params = self._row(number, step) | {
@@ -130,7 +131,7 @@ class Journal:
             if tx.begun:
                 await tx.run(CONCLUDE, params)
             else:
-                await self._run.once(CONCLUDE_ALONE, params)
+                await fencing.once(fence, CONCLUDE_ALONE, params)
             if event is not None:
                 tx.rings.add(EVENTS)
         self.ended = True

@@ -9,7 +9,7 @@ from typing import Any, Final, LiteralString, Protocol
 from uuid import UUID
 
 from engine_pg.cluster.claims import Claim
-from engine_pg.cluster.fence import Fence, FencedTx, LateTx
+from engine_pg.cluster.fence import Fence, FencedTx
 from engine_pg.cluster.locks import LockKey, Reason, Wanted
 from engine_pg.cluster.membership import Membership
 from engine_pg.commands import store
@@ -96,16 +96,6 @@ class Run:
         """Open a fenced transaction of this command."""
         async with self.membership.fencing.tx(self.fence) as tx:
             yield tx
-
-    @asynccontextmanager
-    async def write_late(self) -> AsyncGenerator[LateTx]:
-        """Open a fenced transaction of this command, if there is anything to write."""
-        async with self.membership.fencing.late(self.fence) as tx:
-            yield tx
-
-    async def once(self, query: LiteralString, params: Record) -> None:
-        """Run one statement that enters the command's fence itself and may run twice."""
-        await self.membership.fencing.once(self.fence, query, params)
 
     async def lock(self, *wanted: Wanted, wait_s: float = 0.0) -> None:
         """Hold more keys until the command ends; those it holds already are skipped."""

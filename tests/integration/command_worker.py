@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -137,9 +138,8 @@ async def live(options: argparse.Namespace) -> None:
         await membership.join()
         say("ready")
         background.start(runner.watch(), name="halts")
-        background.start(
-            orders.follow(lambda: work(db, membership, runner, bells, concurrency=8)), name="orders"
-        )
+        working = partial(work, db, membership, runner, bells, concurrency=8, urgent_concurrency=2)
+        background.start(orders.follow(working), name="orders")
         await swallow_end(membership.run())
         await runner.idle()
         say("ended")

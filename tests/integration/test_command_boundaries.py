@@ -17,6 +17,7 @@ from integration.crews import Hand, hand, hired
 from integration.engines import engine, simulated
 from integration.nodes import eventually
 
+from engine_pg.commands.boundaries import end
 from engine_pg.commands.registry import REGISTRY
 
 CHOSEN = os.environ.get("ENGINE_BOUNDARIES", "1")
@@ -80,7 +81,7 @@ def test_what_a_dead_node_had_begun_is_done_once(runner, database_url, hosts, re
             await victim.hears("at")
             victim.signal(signal.SIGSTOP if case.how == "frozen" else signal.SIGKILL)
             view = await rescued(a, rescuer, submission)
-            assert view.attempt > 1
+            assert view.attempt > 1 or case.at == end(REGISTRY[case.at.command])
             await stage.check(case.at.command, view, failed=bool(case.fails))
             if case.how == "frozen":
                 await woken(victim)
