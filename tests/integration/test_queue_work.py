@@ -273,6 +273,37 @@ def test_submissions_at_once_are_one_commit_and_each_is_certain(fresh_database_u
     run(story())
 
 
+STOLEN = "update command set attempt = attempt + 1 where name = 'plain'"
+STEPS = "select count(*) as n from command_step"
+
+
+def test_a_runner_that_was_superseded_concludes_nothing(fresh_database_url):
+    async def story():
+        plain = Work("plain")
+        plain.go.clear()
+        async with (
+            worker(fresh_database_url, "a", plain) as one,
+            client(fresh_database_url, plain) as commands,
+        ):
+            await commands.submit(asked(plain))
+
+            async def begun():
+                return plain.began_at
+
+            await eventually(begun)
+            await one.db.statement(STOLEN)  # as when somebody else had claimed it meanwhile
+            plain.go.set()
+
+            async def over():
+                return plain.ended_at and not one.claims.commands
+
+            await eventually(over)
+            assert (await one.rows(FINAL, name="plain"))[0]["n"] == 0
+            assert (await one.rows(STEPS))[0]["n"] == 0
+
+    run(story())
+
+
 def test_what_monitoring_asks_for_is_urgent():
     assert REGISTRY["reconcile_vm"].queue == URGENT
     assert REGISTRY["add_vm"].queue == COMMANDS
