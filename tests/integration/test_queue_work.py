@@ -246,8 +246,13 @@ def test_a_job_comes_and_goes_with_its_callers_transaction(fresh_database_url, m
             async with one.db.write() as tx:
                 await store.submit(tx, taken, description="yes", subject_kind="test")
                 assert (await one.rows(JOBS))[0]["n"] == 0  # nobody sees it before the commit
-            await final(one, plain, 1)  # rung by the commit itself
-            assert plain.order == [2]
+            await final(one, plain, 1)
+            for number in (3, 4, 5):  # rung by the commit itself: all others have rung by then
+                async with one.db.write() as tx:
+                    another = asked(plain, number=number)
+                    await store.submit(tx, another, description="yes", subject_kind="test")
+                await final(one, plain, number - 1, 5)
+            assert plain.order == [2, 3, 4, 5]
 
     run(story())
 

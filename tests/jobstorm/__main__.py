@@ -36,7 +36,8 @@ def main() -> None:
     finally:
         server.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
-    told = json.dumps({"seed": given.seed} | asdict(log))
+    found = {"violations": len(log.violations), "first": log.violations[:20]}
+    told = json.dumps({"seed": given.seed} | asdict(log) | found)
     print(told)
     if given.report:
         with given.report.open("a") as report:
