@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands soak-jobs clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ soak: $(VENV)/.dev ## Chaos, seed after seed; MINUTES=60 PIECE=1 (a piece goes o
 
 soak-commands: $(VENV)/.dev ## Kill and freeze a node at every boundary of every command
 	@ENGINE_BOUNDARIES=all $(BIN)/python -m pytest -q tests/integration/test_command_boundaries.py $(PYTEST_ARGS)
+
+soak-jobs: $(VENV)/.dev ## 10,000 commands while PostgreSQL restarts and nodes die; SEED=1 ARGS=...
+	@PYTHONPATH=tests $(BIN)/python -m jobstorm --seed $(or $(SEED),1) $(ARGS)
 
 clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 from benchmarks.jobs.contender import CONCURRENCY, Began, Client, Contender, Order
 from engine_pg.cluster.fence import FencedTx
-from engine_pg.cluster.membership import Membership
+from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.cluster.topics import CHANGES
 from engine_pg.commands.definition import Definition, WriteStep
@@ -87,14 +87,20 @@ def _database(url: str, name: str, bells: Doorbells) -> Database:
 
 
 async def _work(url: str, name: str, began: Began) -> None:
+    await serve(url, name, {_NAME: _definition(began)})
+
+
+async def serve(
+    url: str, name: str, registry: Mapping[str, Definition], lease: Lease = Lease()
+) -> None:
+    """Be a member that runs commands, as a node is, until it ends."""
     bells = Doorbells(url)
-    registry = {_NAME: _definition(began)}
     async with (
         HostConnections(_no_host) as hosts,
         _database(url, name, bells) as db,
         Background() as background,
     ):
-        one = Membership(db, Identity(new_id(), name), bells=bells)
+        one = Membership(db, Identity(new_id(), name), bells=bells, lease=lease)
         one.leaders.register(adoption.NAME, adoption.Adoption(one.fencing, bells).run)
         await one.join()
         background.start(bells.run(), name="doorbells")

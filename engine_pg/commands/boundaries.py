@@ -62,7 +62,7 @@ def _forward(step: Step) -> tuple[Place, ...]:
 
 
 def end(definition: Definition) -> Boundary | None:
-    """Return the boundary at which a command is over already: its last step, if a write, ends it."""
+    """Return the boundary at which a command is over: its last step, if a write, ends it."""
     last = definition.steps[-1]
     ended = isinstance(last, WriteStep)
     return Boundary(definition.name, last.name, "finished") if ended else None

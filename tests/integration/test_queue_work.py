@@ -246,8 +246,13 @@ def test_a_job_comes_and_goes_with_its_callers_transaction(fresh_database_url, m
             async with one.db.write() as tx:
                 await store.submit(tx, store.written(taken, description="yes", subject_kind="test"))
                 assert (await one.rows(JOBS))[0]["n"] == 0  # nobody sees it before the commit
-            await final(one, plain, 1)  # rung by the commit itself
-            assert plain.order == [2]
+            await final(one, plain, 1)
+            for number in (3, 4, 5):  # rung by the commit itself: all others have rung by then
+                async with one.db.write() as tx:
+                    another = asked(plain, number=number)
+                    await store.submit(tx, another, description="yes", subject_kind="test")
+                await final(one, plain, number - 1, 5)
+            assert plain.order == [2, 3, 4, 5]
 
     run(story())
 
@@ -269,6 +274,37 @@ def test_submissions_at_once_are_one_commit_and_each_is_certain(fresh_database_u
             assert rows[0]["commits"] <= 4
             jobs = await db.once("select count(*) as n from procrastinate_jobs")
             assert jobs[0]["n"] == 201
+
+    run(story())
+
+
+STOLEN = "update command set attempt = attempt + 1 where name = 'plain'"
+STEPS = "select count(*) as n from command_step"
+
+
+def test_a_runner_that_was_superseded_concludes_nothing(fresh_database_url):
+    async def story():
+        plain = Work("plain")
+        plain.go.clear()
+        async with (
+            worker(fresh_database_url, "a", plain) as one,
+            client(fresh_database_url, plain) as commands,
+        ):
+            await commands.submit(asked(plain))
+
+            async def begun():
+                return plain.began_at
+
+            await eventually(begun)
+            await one.db.statement(STOLEN)  # as when somebody else had claimed it meanwhile
+            plain.go.set()
+
+            async def over():
+                return plain.ended_at and not one.claims.commands
+
+            await eventually(over)
+            assert (await one.rows(FINAL, name="plain"))[0]["n"] == 0
+            assert (await one.rows(STEPS))[0]["n"] == 0
 
     run(story())
 
