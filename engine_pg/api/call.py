@@ -32,6 +32,17 @@ STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
 
 
+def aged(reading: Reading, headers: dict[str, str] | None) -> dict[str, str] | None:
+    """Add how old an answer is that the database could not be asked about."""
+    if reading.stale_s is None:
+        return headers
+    return {
+        **(headers or {}),
+        "Age": f"{reading.stale_s:.0f}",
+        STALENESS: f"{reading.stale_s:.3f}",
+    }
+
+
 class Call:
     """A request of somebody we know."""
 
@@ -128,11 +139,7 @@ class Call:
         )
 
     def _aged(self, headers: dict[str, str] | None) -> dict[str, str] | None:
-        """Add how old an answer is that the database could not be asked about."""
-        stale_s = self.reading.stale_s
-        if stale_s is None:
-            return headers
-        return {**(headers or {}), "Age": f"{stale_s:.0f}", STALENESS: f"{stale_s:.3f}"}
+        return aged(self.reading, headers)
 
     async def _command_id(self) -> UUID:
         key = self.request.headers.get("idempotency-key")

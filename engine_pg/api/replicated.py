@@ -12,8 +12,15 @@ from engine_pg.replica.coordination import COORDINATION
 from engine_pg.replica.inventory import INVENTORY
 from engine_pg.replica.replica import Replica
 from engine_pg.replica.table import Table
+from engine_pg.schedules.replicated import SCHEDULES
 
-TABLES: Final[tuple[Table[Any], ...]] = (*INVENTORY, *COORDINATION, *COMMANDS, *ACCOUNTS)
+TABLES: Final[tuple[Table[Any], ...]] = (
+    *INVENTORY,
+    *COORDINATION,
+    *COMMANDS,
+    *SCHEDULES,
+    *ACCOUNTS,
+)
 
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "engine_node_replica_age_seconds": (

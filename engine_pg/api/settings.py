@@ -26,7 +26,7 @@ async def listed(request: Request) -> Response:
     """Answer with all settings."""
     Filters(request)
     book = await _book(request)
-    return JSONResponse(shown.settings(book), headers=_tagged(book.version))
+    return JSONResponse(shown.settings(book), headers=tagged(book.version))
 
 
 async def read(request: Request) -> Response:
@@ -47,7 +47,7 @@ async def assign(request: Request) -> Response:
             _name(request),
             given.get("value"),
             _author(request, reason),
-            expected=_expected(request),
+            expected=expected_version(request),
         )
     return _one(request, book)
 
@@ -58,7 +58,7 @@ async def reset(request: Request) -> Response:
     services: Services = request.app.state.services
     async with services.db.write() as tx:
         book = await store.reset(
-            tx, _name(request), _author(request, reason), expected=_expected(request)
+            tx, _name(request), _author(request, reason), expected=expected_version(request)
         )
     return _one(request, book)
 
@@ -84,7 +84,7 @@ def _name(request: Request) -> str:
 
 def _one(request: Request, book: Book) -> Response:
     document = shown.setting(book, _name(request))
-    return JSONResponse(document, headers=_tagged(document["version"]))
+    return JSONResponse(document, headers=tagged(document["version"]))
 
 
 def _author(request: Request, reason: str) -> Author:
@@ -92,15 +92,16 @@ def _author(request: Request, reason: str) -> Author:
     return Author(identity.name, reason)
 
 
-def _tagged(version: int) -> dict[str, str]:
+def tagged(version: int) -> dict[str, str]:
+    """Return the header that tells a version."""
     return {"ETag": f'"{version}"'}
 
 
-def _expected(request: Request) -> int | None:
+def expected_version(request: Request) -> int | None:
     """Return the version that the caller has seen; None: he does not say."""
     text = request.headers.get("if-match", "*").strip()
     if text == "*":
         return None
     if not (found := _TAG.fullmatch(text)):
-        raise Invalid(f"If-Match should be the ETag of a setting, not {text[:40]}")
+        raise Invalid(f"If-Match should be an ETag that was shown, not {text[:40]}")
     return int(found[1])
