@@ -71,6 +71,7 @@ returning exists (select from schedule_run w
 GIVE_BACK: Final[LiteralString] = """
 update schedule_run set state = 'queued', member_id = null, attempt = attempt - 1
  where run_id = %(run)s and state = 'running' and attempt = %(attempt)s
+returning run_id
 """
 # Works that wait for a job which the queue has lost, or that an ended member left without one.
 REQUEUE_RUNS: Final[LiteralString] = """

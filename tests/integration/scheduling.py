@@ -29,6 +29,9 @@ update schedule set due_at = due_at - make_interval(secs => %(late_s)s),
        fires_at = fires_at - make_interval(secs => %(late_s)s)
  where name = %(name)s
 """
+MOVE: Final = """
+update schedule set anchor_at = anchor_at + interval '1 min' where name = %(name)s
+"""
 # Each tick in one row: begun one after the other, at the grid's distance, none twice.
 TILED: Final = """
 select schedule, count(*) as rows, sum(ticks) as ticks,
@@ -91,6 +94,15 @@ class Firing:
 
     async def late(self, name: str, late_s: float) -> None:
         await self.db.statement(LATE, {"name": name, "late_s": late_s})
+
+    async def tick(self, name: str) -> None:
+        """Fire one more tick of a schedule whose next one is far away: its grid is moved."""
+        await self.db.statement(MOVE, {"name": name})
+        await self.settle()
+        every_s = (await self.get(name)).every_s
+        assert every_s is not None
+        await self.late(name, every_s)
+        await self.turn()
 
     async def runs(self, name: str) -> list[RunRow]:
         """Return the runs of a schedule, the oldest tick first."""
