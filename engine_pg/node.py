@@ -47,6 +47,7 @@ from engine_pg.inventory.numbering import Numbering
 from engine_pg.replica.reading import Reads
 from engine_pg.replica.replica import Replica
 from engine_pg.schedules.firing import Schedules
+from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.works import Works
 from engine_pg.settings import Settings
 from engine_pg.singletons import adoption, lock_watch, retention
@@ -89,7 +90,7 @@ class Node:
         self._live = LiveSettings()
         self._tail = Tail(self._feed("streams"), leaving=self._leaving)
         self._numbering = Numbering(self._db, self._bells)
-        self._schedules = Schedules(self._db, self._bells, REGISTRY, node=settings.node)
+        self._schedules = Schedules(self._db, self._bells, KNOWN, node=settings.node)
         self._replica = Replica(self._feed("replica"), self._bells, TABLES)
         self._reads = Reads(self._replica, self._live)
         self._membership: Membership | None = None

@@ -16,17 +16,15 @@ from starlette.responses import JSONResponse, Response
 from engine_pg.api.asked import Filters, field_text, json_object
 from engine_pg.api.call import Call, aged
 from engine_pg.api.settings import expected_version, tagged
-from engine_pg.commands.registry import REGISTRY
 from engine_pg.db.tx import Tx
 from engine_pg.errors import NotFound
 from engine_pg.ids import derived_id, new_id
 from engine_pg.schedules import firing, runs, shown, store
-from engine_pg.schedules.declared import WORKS
 from engine_pg.schedules.definition import FIELDS
+from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.rows import ScheduleRow
-from engine_pg.schedules.store import Author, Known
+from engine_pg.schedules.store import Author
 
-_KNOWN: Final = Known(WORKS, REGISTRY)
 _RUNS: Final = 100
 Change = Callable[[Tx, str, Author], Awaitable[ScheduleRow]]
 
@@ -58,7 +56,7 @@ async def assign(request: Request) -> Response:
     expected = expected_version(request)
 
     async def change(tx: Tx, name: str, author: Author) -> ScheduleRow:
-        return await store.assign(tx, name, values, author, _KNOWN, expected=expected)
+        return await store.assign(tx, name, values, author, KNOWN, expected=expected)
 
     return await _changed(request, reason, change)
 
@@ -96,7 +94,7 @@ async def trigger(request: Request) -> Response:
         _name(request),
         _run_id(call),
         call.identity.name,
-        REGISTRY,
+        KNOWN,
     )
     return JSONResponse(shown.run(run))
 

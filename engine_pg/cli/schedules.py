@@ -16,7 +16,6 @@ from rich.text import Text
 from engine_pg.cli import showing
 from engine_pg.cli.settings import author_name
 from engine_pg.cluster import looks
-from engine_pg.commands.registry import REGISTRY
 from engine_pg.configuration import store as settings
 from engine_pg.db.database import Database
 from engine_pg.db.tx import Tx
@@ -24,9 +23,9 @@ from engine_pg.db.urls import libpq_url
 from engine_pg.errors import Invalid
 from engine_pg.ids import new_id
 from engine_pg.schedules import firing, runs, shown, store
-from engine_pg.schedules.declared import WORKS
+from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.rows import ScheduleRow
-from engine_pg.schedules.store import Author, Known
+from engine_pg.schedules.store import Author
 from engine_pg.settings import load_settings
 
 app = typer.Typer(
@@ -83,9 +82,8 @@ def set_(
 ) -> None:
     """Add a schedule, or change the fields that are given; the others stay."""
     values = dict(_field(each) for each in fields)
-    known = Known(WORKS, REGISTRY)
     _change(
-        lambda tx: store.assign(tx, name, values, _author(reason), known, expected=if_version),
+        lambda tx: store.assign(tx, name, values, _author(reason), KNOWN, expected=if_version),
         as_json=as_json,
     )
 
@@ -119,7 +117,7 @@ def trigger(name: Name, as_json: showing.AsJson = False) -> None:
 
     async def fire() -> showing.Document:
         async with _database() as db:
-            return shown.run(await firing.triggered(db, name, new_id(), author_name(), REGISTRY))
+            return shown.run(await firing.triggered(db, name, new_id(), author_name(), KNOWN))
 
     run = asyncio.run(fire())
     _say(run, f"{name} fired: run {run['run_id']} is {run['state']}", as_json=as_json)

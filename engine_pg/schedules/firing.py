@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from engine_pg.clock import boottime
-from engine_pg.commands.definition import Definition
 from engine_pg.commands.rows import Submission
 from engine_pg.commands.store import submit
 from engine_pg.db.database import Database
@@ -24,7 +23,6 @@ from engine_pg.db.tx import Tx
 from engine_pg.errors import Conflict, EngineError, Invalid, OutcomeUnknown, Unavailable
 from engine_pg.ids import derived_id
 from engine_pg.schedules import planning, runs, store
-from engine_pg.schedules.declared import WORKS
 from engine_pg.schedules.planning import Firing, Open
 from engine_pg.schedules.rows import RunRow, ScheduleRow
 from engine_pg.schedules.store import Known
@@ -39,16 +37,13 @@ _TAKEN_S: Final = 0.05
 _WAITING_S: Final = 0.5
 _INSIST_S: Final = 6.0
 
-Registry = Mapping[str, Definition]
-
 
 class Schedules:
     """One node's part in firing the schedules of the cluster."""
 
-    def __init__(self, db: Database, bells: Doorbells, registry: Registry, *, node: str) -> None:
+    def __init__(self, db: Database, bells: Doorbells, known: Known, *, node: str) -> None:
         self._db = db
-        self._registry = registry
-        self._known = Known(WORKS, registry)
+        self._known = known
         self._node = node
         self._bell = bells.bell(store.TOPIC)
         self._declared = False
@@ -60,6 +55,9 @@ class Schedules:
                 wait_s = await self.turn()
             except EngineError as error:
                 log.info("schedules are not fired now: %s", error)
+                wait_s = _AGAIN_S
+            except Exception:  # a row that no node can read must not take down all
+                log.exception("schedules cannot be fired")
                 wait_s = _AGAIN_S
             await self._bell.wait(min(wait_s, POLL_S))
 
@@ -94,12 +92,13 @@ class Schedules:
 
     async def _one(self, tx: Tx, schedule: ScheduleRow, now: datetime) -> None:
         policy, timetable = schedule.definition.policy, schedule.timetable
-        describe(self._registry, schedule)
-        open_, waiting = await runs.still_open(tx, schedule.name)
+        if schedule.kind == "command":
+            self._known.describe(schedule.action, schedule.params)
+        open_, waiting = await runs.still_open(tx, schedule)
         if waiting is not None and not open_.active:
             is_command = schedule.kind == "command"
             if await runs.release(tx, waiting, is_command=is_command):
-                await begin(tx, schedule, [waiting], self._registry)
+                await begin(tx, schedule, [waiting], self._known)
             open_ = Open(active=True)
         if schedule.paused or schedule.fires_at is None or schedule.fires_at > now:
             return
@@ -110,21 +109,11 @@ class Schedules:
         written = planning.firings(due, now, policy, open_)
         identified = [(runs.run_id_of(schedule, each), each) for each in written]
         begun = await runs.record(tx, schedule, identified, self._node)
-        await begin(tx, schedule, begun, self._registry)
+        await begin(tx, schedule, begun, self._known)
         await store.advance(tx, schedule, due.next, written)
 
 
-def describe(registry: Registry, schedule: ScheduleRow) -> str:
-    """Return what a run of a schedule does; raises `Invalid` when its parameters don't fit."""
-    if schedule.kind == "work":
-        return schedule.description
-    try:
-        return registry[schedule.action].describe(schedule.params)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise Invalid(f"{schedule.action} can't be called like this: {error!r}") from error
-
-
-async def begin(tx: Tx, schedule: ScheduleRow, ids: Sequence[UUID], registry: Registry) -> None:
+async def begin(tx: Tx, schedule: ScheduleRow, ids: Sequence[UUID], known: Known) -> None:
     """Let runs begin with the transaction's commit: each by a job, or as a command."""
     if schedule.kind == "work":
         await runs.defer(tx, ids)
@@ -141,12 +130,12 @@ async def begin(tx: Tx, schedule: ScheduleRow, ids: Sequence[UUID], registry: Re
         await submit(
             tx,
             submission,
-            description=describe(registry, schedule),
-            subject_kind=registry[schedule.action].subject_kind,
+            description=known.describe(schedule.action, schedule.params),
+            subject_kind=known.commands[schedule.action].subject_kind,
         )
 
 
-async def trigger(tx: Tx, name: str, run_id: UUID, by: str, registry: Registry) -> RunRow:
+async def trigger(tx: Tx, name: str, run_id: UUID, by: str, known: Known) -> RunRow:
     """Fire a schedule now, paused or not; the same `run_id` is the same run.
 
     Raises `NotFound`, and `Conflict` when the overlap policy does not let it run.
@@ -154,7 +143,7 @@ async def trigger(tx: Tx, name: str, run_id: UUID, by: str, registry: Registry) 
     schedule, now = await store.locked(tx, name)
     found = await runs.history(tx, run_id=run_id)
     if not found:
-        open_, _ = await runs.still_open(tx, name)
+        open_, _ = await runs.still_open(tx, schedule)
         firing = planning.admitted(
             Firing(now, now, cause="trigger"), schedule.definition.policy.overlap, open_
         )
@@ -164,20 +153,20 @@ async def trigger(tx: Tx, name: str, run_id: UUID, by: str, registry: Registry) 
                 f" {schedule.overlap}"
             )
         begun = await runs.record(tx, schedule, [(run_id, firing)], by)
-        await begin(tx, schedule, begun, registry)
+        await begin(tx, schedule, begun, known)
         await store.counted(tx, schedule)
         found = await runs.history(tx, run_id=run_id)
     return found[0]
 
 
-async def triggered(db: Database, name: str, run_id: UUID, by: str, registry: Registry) -> RunRow:
+async def triggered(db: Database, name: str, run_id: UUID, by: str, known: Known) -> RunRow:
     """Fire a schedule now; a commit whose answer was lost is repeated as the same run."""
     deadline = boottime() + _INSIST_S
     unknown: OutcomeUnknown | None = None
     while True:
         try:
             async with db.write() as tx:
-                run = await trigger(tx, name, run_id, by, registry)
+                run = await trigger(tx, name, run_id, by, known)
         except OutcomeUnknown as error:
             unknown = error
         except Unavailable:

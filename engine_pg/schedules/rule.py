@@ -145,10 +145,13 @@ class Timetable:
         """Return the first tick after a moment; None: there is none any more."""
         if self.starts is not None and moment < self.starts:
             moment = self.starts - timedelta(microseconds=1)
-        due = self.rule.after(moment)
-        if due is None or (self.ends is not None and due >= self.ends):
+        try:
+            due = self.rule.after(moment)
+            if due is None or (self.ends is not None and due >= self.ends):
+                return None
+            return self.at(due)
+        except OverflowError:  # after the last year that there is
             return None
-        return self.at(due)
 
     def at(self, due: datetime) -> Tick:
         """Return the tick that is due at a moment; its jitter is the same at every node."""

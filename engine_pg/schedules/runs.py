@@ -19,7 +19,8 @@ from engine_pg.schedules.rows import RunRow, ScheduleRow, run_of
 JOB: Final = "run_schedule"
 """The queue's name of a job that is one run of a work."""
 
-# A repeated trigger is the same run: the first one's row stands, and it has its job.
+# What is there stands, and has its job: of a trigger that is repeated, of a tick that somebody has
+# moved a schedule back to.
 RECORD: Final[LiteralString] = """
 insert into schedule_run (run_id, schedule, cause, first_due_at, due_at, ticks, state, reason,
                           fired_by, command_id, ended_at)
@@ -27,7 +28,7 @@ select run_id, %(schedule)s, cause, first_due_at, due_at, ticks, state, reason, 
        case when state = 'skipped' then clock_timestamp() end
   from jsonb_to_recordset(%(runs)s) as r(run_id uuid, cause text, first_due_at timestamptz,
        due_at timestamptz, ticks integer, state text, reason text, command_id uuid)
-on conflict (run_id) do nothing
+on conflict do nothing
 returning run_id, state, command_id
 """
 DEFER: Final[LiteralString] = """
@@ -118,10 +119,11 @@ def run_id_of(schedule: ScheduleRow, firing: Firing) -> UUID:
     return derived_id("schedule", schedule.name, schedule.anchor_at, firing.due)
 
 
-async def still_open(tx: Tx, schedule: str) -> tuple[Open, UUID | None]:
+async def still_open(tx: Tx, schedule: ScheduleRow) -> tuple[Open, UUID | None]:
     """Return whether runs are not over, and the one that waits; the schedule's row is locked."""
-    params = {"schedule": schedule}
-    await tx.run(SETTLE, params)
+    params = {"schedule": schedule.name}
+    if schedule.kind == "command":
+        await tx.run(SETTLE, params)
     found = await tx.first(OPEN, params)
     assert found is not None
     return Open(found["active"], found["waiting"] is not None), found["waiting"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
+from engine_pg.commands.definition import Definition as Command
 from engine_pg.db.tx import Record, Tx
 from engine_pg.errors import Conflict, Invalid, NotFound, Outdated
 from engine_pg.schedules.declared import DECLARED
@@ -107,7 +108,7 @@ class Known:
     """What schedules may run: the engine's own works, and commands."""
 
     works: Collection[str]
-    commands: Collection[str]
+    commands: Mapping[str, Command]
 
     @property
     def actions(self) -> list[str]:
@@ -124,6 +125,15 @@ class Known:
                 raise Invalid(
                     f"there is no {what} {name[:_SHOWN]}; there are: {', '.join(sorted(there))}"
                 )
+        if definition.command is not None:
+            self.describe(definition.command, definition.params)
+
+    def describe(self, command: str, params: Mapping[str, Any]) -> str:
+        """Return what a command would do; raises `Invalid` when its parameters don't fit."""
+        try:
+            return self.commands[command].describe(params)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Invalid(f"{command} can't be called with these params: {error!r}") from error
 
 
 async def declare(tx: Tx) -> None:

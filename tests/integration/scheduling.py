@@ -9,17 +9,15 @@ from typing import Any, Final
 
 from typing_extensions import override
 
-from engine_pg.commands.registry import REGISTRY
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import OutcomeUnknown
 from engine_pg.schedules import runs, store
-from engine_pg.schedules.declared import WORKS
 from engine_pg.schedules.firing import Schedules
+from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.rows import RunRow, ScheduleRow
-from engine_pg.schedules.store import Author, Known
+from engine_pg.schedules.store import Author
 
-KNOWN: Final = Known(WORKS, REGISTRY)
 ADMIN: Final = Author("a@internal")
 WORK: Final = "trim-events"
 EVERY: Final = {"work": WORK, "every_s": 1, "overlap": "allow", "misfire": "fire_all"}
@@ -69,7 +67,7 @@ class Firing:
     def __init__(self, db: Lossy, bells: Doorbells, name: str) -> None:
         self.db = db
         self.bells = bells
-        self.schedules = Schedules(db, bells, REGISTRY, node=name)
+        self.schedules = Schedules(db, bells, KNOWN, node=name)
 
     async def turn(self) -> float:
         return await self.schedules.turn()

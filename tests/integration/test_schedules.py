@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
 from integration.nodes import eventually, run
-from integration.scheduling import EVERY, TILED, WORK, firing
+from integration.scheduling import ADMIN, EVERY, TILED, WORK, firing
 from integration.stops import stop_at
 
+from engine_pg.commands.registry import REGISTRY
 from engine_pg.errors import Conflict, Invalid, NotFound, OutcomeUnknown, Outdated
 from engine_pg.ids import new_id
 from engine_pg.schedules import firing as fires
 from engine_pg.schedules import store
+from engine_pg.schedules.firing import Schedules
+from engine_pg.schedules.known import KNOWN
+from engine_pg.schedules.store import Known
 
 AHEAD = """
 create schema ahead;
 create function ahead.clock_timestamp() returns timestamptz language sql
   as $$ select pg_catalog.clock_timestamp() + interval '30 days' $$
 """
+HOURLY = EVERY | {"every_s": 3600}
 KILL = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s"
 
 
@@ -38,6 +44,7 @@ def test_of_nodes_that_fire_at_once_each_tick_gets_one(fresh_database_url):
                 [tiled] = await a.rows(TILED, name=f"s{number}", every_s=1)
                 assert tiled["whole"]
                 assert 50 <= tiled["ticks"] == tiled["rows"] <= 60
+                assert (await a.get(f"s{number}")).fired == tiled["rows"]
             jobs = await a.jobs()
             assert len(jobs) == len(set(jobs))
             written = await a.rows("select run_id::text from schedule_run where state = 'queued'")
@@ -68,15 +75,15 @@ def test_who_is_frozen_over_one_schedule_holds_up_no_other(fresh_database_url):
 def test_a_commit_whose_answer_was_lost_fires_once(fresh_database_url, lose):
     async def story():
         async with firing(fresh_database_url) as a:
-            await a.set("s", **EVERY)
-            await a.turn()
-            await a.late("s", 20)
+            await a.settle()
+            await a.set("s", **HOURLY)
+            await a.late("s", 20 * 3600)
             a.db.lose = lose
             with pytest.raises(OutcomeUnknown):
                 await a.turn()
             assert bool(await a.runs("s")) == (lose == "done")
             await a.turn()
-            [tiled] = await a.rows(TILED, name="s", every_s=1)
+            [tiled] = await a.rows(TILED, name="s", every_s=3600)
             assert tiled["whole"]
             assert 20 <= tiled["ticks"] == tiled["rows"] == len(await a.jobs())
 
@@ -88,9 +95,9 @@ def test_a_node_that_dies_while_it_fires_leaves_all_or_nothing(fresh_database_ur
     async def story():
         url = fresh_database_url
         async with firing(url, "dies") as dies, firing(url, "b") as b:
-            await b.set("s", **EVERY)
-            await b.turn()
-            await b.late("s", 3)
+            await b.settle()
+            await b.set("s", **HOURLY)
+            await b.late("s", 3 * 3600)
             event = "before update" if table == "schedule" else "before insert"
             async with stop_at(url, table, event) as stop:
                 turn = asyncio.ensure_future(dies.turn())
@@ -103,6 +110,26 @@ def test_a_node_that_dies_while_it_fires_leaves_all_or_nothing(fresh_database_ur
             assert await b.jobs() == []
             await b.turn()
             assert len(await b.runs("s")) == len(await b.jobs()) >= 3
+
+    run(story())
+
+
+def test_a_schedule_that_is_moved_back_by_hand_runs_no_tick_again(fresh_database_url):
+    async def story():
+        async with firing(fresh_database_url) as a:
+            await a.settle()
+            await a.set("s", **HOURLY)
+            await a.late("s", 5 * 3600)
+            await a.turn()
+            jobs = await a.jobs()
+            assert len(jobs) == 5
+            await a.late("s", 3 * 3600)
+            await a.turn()
+            await a.db.statement("update schedule set anchor_at = anchor_at - interval '1 h'")
+            await a.settle()
+            await a.late("s", 3 * 3600)
+            assert await a.turn() == 0.0
+            assert await a.jobs() == jobs
 
     run(story())
 
@@ -173,7 +200,7 @@ def test_what_was_missed_is_made_up_for_by_one_run_and_told(fresh_database_url):
 def test_a_paused_schedule_fires_nothing_then_or_later(fresh_database_url):
     async def story():
         async with firing(fresh_database_url) as a:
-            await a.set("s", **EVERY | {"every_s": 3600})
+            await a.set("s", **HOURLY)
             await a.pause("s", paused=True)
             await a.late("s", 10 * 3600)
             assert await a.settle() > 0
@@ -309,22 +336,16 @@ def test_a_trigger_fires_once_however_often_it_is_repeated(fresh_database_url):
             run_id = new_id()
             for lose in ("done", "undone", ""):
                 a.db.lose = lose
-                found = await fires.triggered(a.db, "s", run_id, "me", fires_registry())
+                found = await fires.triggered(a.db, "s", run_id, "me", KNOWN)
                 assert (found.run_id, found.cause, found.fired_by) == (run_id, "trigger", "me")
             assert [each.run_id for each in await a.runs("s")] == [run_id]
             assert await a.jobs() == [str(run_id)]
             with pytest.raises(Conflict, match="s does not fire: the run before was not over"):
-                await fires.triggered(a.db, "s", new_id(), "me", fires_registry())
+                await fires.triggered(a.db, "s", new_id(), "me", KNOWN)
             with pytest.raises(NotFound):
-                await fires.triggered(a.db, "t", new_id(), "me", fires_registry())
+                await fires.triggered(a.db, "t", new_id(), "me", KNOWN)
 
     run(story())
-
-
-def fires_registry():
-    from engine_pg.commands.registry import REGISTRY
-
-    return REGISTRY
 
 
 # --- what is wrong
@@ -356,6 +377,42 @@ def test_what_is_wrong_is_refused_in_words_and_changes_nothing(database_url, val
                 await a.set("wrong", **values)
             with pytest.raises(NotFound):
                 await a.get("wrong")
+
+    run(story())
+
+
+def test_a_command_that_cant_be_described_is_refused_and_set_aside(fresh_database_url):
+    picky = Known((), {"start_vm": replace(REGISTRY["start_vm"], describe=lambda p: p["what"])})
+    values = {"command": "start_vm", "every_s": 3600, "params": {"what": "it"}}
+
+    async def story():
+        async with firing(fresh_database_url) as a:
+            async with a.db.write() as tx:
+                with pytest.raises(Invalid, match="start_vm can't be called with these params"):
+                    await store.assign(tx, "s", values | {"params": {}}, ADMIN, picky)
+                await store.assign(tx, "s", values, ADMIN, picky)
+            await a.late("s", 3600)
+            await a.db.statement("update schedule set params = '{}'")
+            others = Schedules(a.db, a.bells, picky, node="b")
+            assert await others.turn() == 0.0
+            assert "can't be called with these params" in (await a.get("s")).problem
+            assert await a.runs("s") == []
+
+    run(story())
+
+
+def test_what_only_another_release_knows_is_left_to_its_nodes(fresh_database_url):
+    async def story():
+        async with firing(fresh_database_url) as a:
+            await a.settle()
+            await a.set("s", **HOURLY)
+            await a.db.statement("update schedule set action = 'dance' where name = 's'")
+            await a.late("s", 3600)
+            assert await a.settle() > 0
+            assert await a.runs("s") == []
+            newer = Schedules(a.db, a.bells, Known(("dance",), {}), node="b")
+            await newer.turn()
+            assert [each.fired_by for each in await a.runs("s")] == ["b"]
 
     run(story())
 

@@ -10,11 +10,11 @@ from apinode import USER, Api, run
 from typer.testing import CliRunner
 
 from engine_pg.cli.schedules import app
-from engine_pg.commands.registry import REGISTRY
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import Invalid, NotFound
 from engine_pg.schedules.declared import DECLARED, LOOPS
 from engine_pg.schedules.firing import Schedules
+from engine_pg.schedules.known import KNOWN
 
 PATH = "/api/v1/schedules"
 ONE = f"{PATH}/nightly"
@@ -43,7 +43,7 @@ def call(fresh_database_url, monkeypatch):
 
 
 async def declared(node: Api) -> None:
-    schedules = Schedules(node.db, Doorbells(node.db.url), REGISTRY, node="a")
+    schedules = Schedules(node.db, Doorbells(node.db.url), KNOWN, node="a")
     while await schedules.turn() == 0.0:
         pass
 

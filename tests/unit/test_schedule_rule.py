@@ -192,6 +192,14 @@ def test_jitter_spreads_the_ticks_and_the_schedules():
     assert delays("a") != delays("b")
 
 
+def test_after_the_last_year_there_is_no_tick():
+    table = Timetable(name="a", rule=Every(3600, EPOCH), starts=at("9999-12-31T23:30Z"))
+    assert table.after(EPOCH) is None
+    assert (
+        Timetable(name="a", rule=Cron("0 0 1 1 *", "UTC"), starts=table.starts).after(EPOCH) is None
+    )
+
+
 def test_no_tick_comes_before_the_start_or_from_the_end_on():
     table = Timetable(
         name="a",
