@@ -180,12 +180,7 @@ class Node:
                 membership, self._db, hosts, self._bells, REGISTRY, patience=self._patience
             )
             working = work(
-                self._db,
-                membership,
-                runner,
-                self._works(membership),
-                self._bells,
-                concurrency=settings.worker_concurrency,
+                self._db, membership, runner, self._bells, concurrency=settings.worker_concurrency
             )
             try:
                 async with asyncio.TaskGroup() as group:
@@ -193,9 +188,11 @@ class Node:
                         live_until_left(membership, self._stop), name="membership"
                     )
                     worker = group.create_task(working, name="worker")
+                    works = group.create_task(self._works(membership).serve(), name="works")
                     await self._stop.wait()
                     worker.cancel()
-                    await asyncio.wait([worker])
+                    works.cancel()
+                    await asyncio.wait([worker, works])
                     await membership.leave()
                     living.cancel()
             finally:
@@ -204,7 +201,14 @@ class Node:
     def _works(self, membership: Membership) -> Works:
         bodies = retention.Retention(self._db, self._live).works()
         member_id, node = membership.identity.member_id, self._settings.node
-        return Works(self._db, self._bells, bodies, member_id=member_id, node=node)
+        return Works(
+            self._db,
+            self._bells,
+            bodies,
+            member_id=member_id,
+            node=node,
+            accepting=lambda: not membership.draining,
+        )
 
     def _driver(self, address: str, port: int) -> HostDriver:
         timeout_s = self._live.now.host_call_timeout_s

@@ -1,4 +1,4 @@
-"""Binds the queue to what it runs: a job is one run of a command, or of a schedule's work."""
+"""Binds the queue to what it runs: a job named `run_command` is one run of that command."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from engine_pg.db.database import Database
 from engine_pg.db.listener import QUEUE, Doorbells
 from engine_pg.db.queue import serve_jobs
 from engine_pg.errors import MemberEnded, NotHeld
-from engine_pg.schedules.works import Works
 
 log = logging.getLogger(__name__)
 
 
 async def work(
-    db: Database,
-    membership: Membership,
-    runner: Runner,
-    works: Works,
-    bells: Doorbells,
-    *,
-    concurrency: int,
+    db: Database, membership: Membership, runner: Runner, bells: Doorbells, *, concurrency: int
 ) -> None:
     """Run jobs for a member until cancelled; while it drains, only those that it has begun."""
 
@@ -42,7 +35,6 @@ async def work(
     await serve_jobs(
         db.url,
         run_command,
-        works.run,
         concurrency=concurrency,
         registered=registered,
         bell=bells.bell(QUEUE),

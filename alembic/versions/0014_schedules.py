@@ -134,6 +134,17 @@ begin
   return null;
 end $$;
 
+create function schedule_run_ring() returns trigger language plpgsql as $$
+-- Nodes ring after their commit; whoever else lets a work begin does not know about bells.
+begin
+  if current_setting('engine_pg.rings', true) is distinct from 'after commit' then
+    perform pg_notify(cluster_channel(), 'work');
+  end if;
+  return null;
+end $$;
+
+create trigger schedule_run_ring after insert or update of state on schedule_run for each row
+  when (new.state = 'queued' and new.command_id is null) execute function schedule_run_ring();
 create trigger schedule_failed after update on schedule_run for each row
   when (new.command_id is null and new.state = 'failed' and old.state <> 'failed') execute function schedule_failed();
 create trigger schedule_stamp before insert or update on schedule
@@ -144,7 +155,7 @@ create trigger schedule_audit after insert or update or delete on schedule
 
 DOWN = """
 drop table schedule_run;
-drop function schedule_failed;
+drop function schedule_failed, schedule_run_ring;
 drop trigger schedule_audit on schedule;
 drop trigger schedule_stamp on schedule;
 drop function schedule_definition(schedule), schedule_timing(schedule), schedule_audit, schedule_stamp;

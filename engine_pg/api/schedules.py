@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from engine_pg.api.asked import Filters, field_text, json_object
 from engine_pg.api.call import Call, aged
 from engine_pg.api.settings import expected_version, tagged
+from engine_pg.configuration.store import Author
 from engine_pg.db.tx import Tx
 from engine_pg.errors import NotFound
 from engine_pg.ids import derived_id, new_id
@@ -23,7 +24,6 @@ from engine_pg.schedules import firing, runs, shown, store
 from engine_pg.schedules.definition import FIELDS
 from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.rows import ScheduleRow
-from engine_pg.schedules.store import Author
 
 _RUNS: Final = 100
 Change = Callable[[Tx, str, Author], Awaitable[ScheduleRow]]

@@ -65,7 +65,7 @@ COMMANDS: Final = {
     ),
     "schedules": (
         "engine_pg.cli.schedules:app",
-        "Show, change, pause and trigger what happens at set times, and what became of it.",
+        "Show, change, pause and trigger what happens at set times; no node is restarted.",
     ),
     "users": ("engine_pg.cli.users:app", "Add, list and remove those who may log in."),
     "host-sim": (

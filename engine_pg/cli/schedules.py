@@ -17,6 +17,7 @@ from engine_pg.cli import showing
 from engine_pg.cli.settings import author_name
 from engine_pg.cluster import looks
 from engine_pg.configuration import store as settings
+from engine_pg.configuration.store import Author
 from engine_pg.db.database import Database
 from engine_pg.db.tx import Tx
 from engine_pg.db.urls import libpq_url
@@ -25,7 +26,6 @@ from engine_pg.ids import new_id
 from engine_pg.schedules import firing, runs, shown, store
 from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.rows import ScheduleRow
-from engine_pg.schedules.store import Author
 from engine_pg.settings import load_settings
 
 app = typer.Typer(

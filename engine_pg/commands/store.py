@@ -46,7 +46,7 @@ select procrastinate_defer_jobs_v1(array_agg(row(
 # A job whose worker is gone or silent stands in the way of nobody but itself.
 DROP_ORPHANS: Final[LiteralString] = """
 delete from procrastinate_jobs j
- where j.status = 'doing' and j.task_name in ('run_command', 'run_schedule')
+ where j.status = 'doing' and j.task_name = 'run_command'
    and not exists (select from procrastinate_workers w
                     where w.id = j.worker_id and w.last_heartbeat > now() - interval '10 min')
 """

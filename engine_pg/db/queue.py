@@ -45,7 +45,6 @@ update procrastinate_jobs set status = 'todo', attempts = attempts + 1, worker_i
 """
 
 RunCommand = Callable[[UUID], Awaitable[None]]
-RunSchedule = Callable[[UUID], Awaitable[None]]
 Registered = Callable[[int], Awaitable[None]]
 Accepting = Callable[[], bool]
 
@@ -211,9 +210,7 @@ class FollowingWorker(Worker):
             await utils.cancel_and_capture_errors(beating)
 
 
-def _app(
-    url: str, run_command: RunCommand, run_schedule: RunSchedule, size: int, accepting: Accepting
-) -> procrastinate.App:
+def _app(url: str, run_command: RunCommand, size: int, accepting: Accepting) -> procrastinate.App:
     app = procrastinate.App(
         connector=FollowingConnector(
             conninfo=url,
@@ -232,17 +229,12 @@ def _app(
     async def run_one(command_id: str) -> None:  # pyright: ignore[reportUnusedFunction] - registered
         await run_command(UUID(command_id))
 
-    @app.task(name="run_schedule", queue=QUEUE)
-    async def run_due(run_id: str) -> None:  # pyright: ignore[reportUnusedFunction] - registered
-        await run_schedule(UUID(run_id))
-
     return app
 
 
 async def serve_jobs(
     url: str,
     run_command: RunCommand,
-    run_schedule: RunSchedule,
     *,
     concurrency: int,
     registered: Registered,
@@ -257,7 +249,7 @@ async def serve_jobs(
     """
     delay_s = 0.2
     while True:
-        app = _app(url, run_command, run_schedule, 3 + concurrency // 4, accepting)
+        app = _app(url, run_command, 3 + concurrency // 4, accepting)
         try:
             async with app.open_async():
                 delay_s = 0.2

@@ -59,9 +59,10 @@ LOOPS: Final = (
         "Look at each host, and at its VMs",
         "monitor_period_s",
     ),
-    Loop("adoption", 1.0, "leader", "Find commands and runs without a job, and defer them anew"),
+    Loop("adoption", 1.0, "leader", "Find commands without a job, and defer them anew"),
     Loop("lock-watch", 10.0, "leader", "Look how full PostgreSQL's table of locks is"),
     Loop("retention", 20.0, "leader", "Trim the change feed behind its readers"),
     Loop("event-numbers", 2.0, "each node", "Give numbers to events that nobody has rung for"),
     Loop("schedules", 10.0, "each node", "Look for schedules that nobody has rung for"),
+    Loop("works", 5.0, "each node", "Look for works that nobody has rung for"),
 )

@@ -45,6 +45,7 @@ class Schedules:
         self._db = db
         self._known = known
         self._node = node
+        self._bells = bells
         self._bell = bells.bell(store.TOPIC)
         self._declared = False
 
@@ -88,6 +89,8 @@ class Schedules:
                 except Invalid as problem:  # written past the rules; not to be found due again
                     log.warning("the schedule %s is set aside: %s", schedule.name, problem)
                     await store.broken(tx, schedule, str(problem))
+        if any(schedule.kind == "work" for schedule, _ in found):
+            self._bells.ring(runs.TOPIC)
         return len(found)
 
     async def _one(self, tx: Tx, schedule: ScheduleRow, now: datetime) -> None:
@@ -114,9 +117,8 @@ class Schedules:
 
 
 async def begin(tx: Tx, schedule: ScheduleRow, ids: Sequence[UUID], known: Known) -> None:
-    """Let runs begin with the transaction's commit: each by a job, or as a command."""
-    if schedule.kind == "work":
-        await runs.defer(tx, ids)
+    """Let runs begin with the transaction's commit: a command has its own row, and a job."""
+    if schedule.kind == "work":  # its row is what nodes look for
         return
     for run_id in ids:
         submission = Submission(
@@ -152,6 +154,7 @@ async def trigger(tx: Tx, name: str, run_id: UUID, by: str, known: Known) -> Run
                 f"{name} does not fire: {firing.reason}, and its overlap policy is"
                 f" {schedule.overlap}"
             )
+        await tx.all(runs.ALOUD)
         begun = await runs.record(tx, schedule, [(run_id, firing)], by)
         await begin(tx, schedule, begun, known)
         await store.counted(tx, schedule)

@@ -1,6 +1,7 @@
 """The table `schedule_run`: what fired, and what became of it.
 
-The state of a run that is a command is the command's own; here it is settled when somebody looks.
+Of a command the run is the command itself: its state is the command's, and settled here when
+somebody looks. Of a work the row is all there is: nodes take it from here, as jobs from a queue.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from engine_pg.ids import derived_id
 from engine_pg.schedules.planning import Firing, Open
 from engine_pg.schedules.rows import RunRow, ScheduleRow, run_of
 
-JOB: Final = "run_schedule"
-"""The queue's name of a job that is one run of a work."""
+TOPIC: Final = "work"
+"""The doorbell of works that are to be run."""
 
-# What is there stands, and has its job: of a trigger that is repeated, of a tick that somebody has
+# Who has no doorbell at hand has the database ring.
+ALOUD: Final[LiteralString] = "select set_config('engine_pg.rings', 'in the transaction', true)"
+# What is there stands, and has begun: of a trigger that is repeated, of a tick that somebody has
 # moved a schedule back to.
 RECORD: Final[LiteralString] = """
 insert into schedule_run (run_id, schedule, cause, first_due_at, due_at, ticks, state, reason,
@@ -30,12 +33,6 @@ select run_id, %(schedule)s, cause, first_due_at, due_at, ticks, state, reason, 
        due_at timestamptz, ticks integer, state text, reason text, command_id uuid)
 on conflict do nothing
 returning run_id, state, command_id
-"""
-DEFER: Final[LiteralString] = """
-select procrastinate_defer_jobs_v1(array_agg(row(
-         'commands', 'run_schedule', 0, null, null, jsonb_build_object('run_id', run_id),
-         null)::procrastinate_job_to_defer_v1)) as jobs
-  from unnest(%(ids)s::uuid[]) as r(run_id) having count(*) > 0
 """
 # Runs that are commands, as far as those have ended meanwhile.
 SETTLE: Final[LiteralString] = """
@@ -54,14 +51,19 @@ RELEASE: Final[LiteralString] = """
 update schedule_run set state = 'queued', fired_at = clock_timestamp(), command_id = %(command)s
  where run_id = %(run)s and state = 'waiting' returning run_id
 """
-# A run whose member is gone is begun anew by who gets its job; not one that a live member is in.
-CLAIM: Final[LiteralString] = """
+# What is to be run, what an ended member ran, and what this one was given and never heard of.
+TAKE: Final[LiteralString] = """
+with chosen as materialized (
+  select r.run_id, s.action from schedule_run r join schedule s on s.name = r.schedule
+   where r.state in ('queued', 'running') and r.command_id is null and s.action = any(%(known)s)
+     and (r.state = 'queued'
+          or r.member_id = %(member)s and r.run_id <> all(%(running)s::uuid[])
+          or not exists (select from member m where m.member_id = r.member_id and m.state = 'live'))
+   order by r.fired_at limit %(places)s for update of r skip locked)
 update schedule_run r set state = 'running', attempt = attempt + 1, member_id = %(member)s,
        node = %(node)s, started_at = clock_timestamp()
- where run_id = %(run)s and command_id is null
-   and (state = 'queued' or (state = 'running' and (member_id = %(member)s or not exists (
-         select from member m where m.member_id = r.member_id and m.state = 'live'))))
-returning attempt, (select action from schedule s where s.name = r.schedule) as action
+  from chosen c where r.run_id = c.run_id
+returning r.run_id, r.attempt, c.action
 """
 END: Final[LiteralString] = """
 update schedule_run r set state = %(state)s, ended_at = clock_timestamp(), outcome = %(outcome)s
@@ -73,22 +75,6 @@ GIVE_BACK: Final[LiteralString] = """
 update schedule_run set state = 'queued', member_id = null, attempt = attempt - 1
  where run_id = %(run)s and state = 'running' and attempt = %(attempt)s
 returning run_id
-"""
-# Works that wait for a job which the queue has lost, or that an ended member left without one.
-REQUEUE_RUNS: Final[LiteralString] = """
-with stranded as (
-  select r.run_id from schedule_run r
-   where r.command_id is null and r.state in ('queued', 'running')
-     and r.fired_at < clock_timestamp() - interval '2 s'
-     and (r.state = 'queued' or not exists (
-           select from member m where m.member_id = r.member_id and m.state = 'live'))
-     and not exists (select from procrastinate_jobs j
-                      where j.status in ('todo', 'doing') and j.task_name = 'run_schedule'
-                        and j.args->>'run_id' = r.run_id::text)
-   limit 200)
-select procrastinate_defer_jobs_v1(array_agg(row(
-         'commands', 'run_schedule', 0, null, null, jsonb_build_object('run_id', run_id),
-         null)::procrastinate_job_to_defer_v1)) as jobs from stranded having count(*) > 0
 """
 HISTORY: Final[LiteralString] = """
 select r.run_id, r.schedule, r.cause, r.first_due_at, r.due_at, r.ticks,
@@ -151,11 +137,6 @@ def _row(schedule: ScheduleRow, run_id: UUID, firing: Firing) -> dict[str, Any]:
         "reason": firing.reason,
         "command_id": str(run_id) if begins_command else None,
     }
-
-
-async def defer(tx: Tx, ids: Sequence[UUID]) -> None:
-    """Put a job into the queue for each run of a work."""
-    await tx.all(DEFER, {"ids": list(ids)})
 
 
 async def release(tx: Tx, run_id: UUID, *, is_command: bool) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from engine_pg.commands.definition import Definition as Command
+from engine_pg.configuration.store import AUTHOR, Author
 from engine_pg.db.tx import Record, Tx
 from engine_pg.errors import Conflict, Invalid, NotFound, Outdated
 from engine_pg.schedules.declared import DECLARED
@@ -31,10 +32,6 @@ LISTED: Final[LiteralString] = "select * from schedule order by name"
 GET: Final[LiteralString] = "select * from schedule where name = %(name)s"
 LOCKED: Final[LiteralString] = """
 select s.*, clock_timestamp() as now from schedule s where name = %(name)s for update
-"""
-AUTHOR: Final[LiteralString] = """
-select set_config('engine_pg.changed_by', %(by)s, true),
-       set_config('engine_pg.reason', %(reason)s, true)
 """
 DECLARE: Final[LiteralString] = """
 insert into schedule (name, description, kind, action, subject_id, params, cron, every_s, zone,
@@ -87,20 +84,6 @@ update schedule set problem = %(problem)s where name = %(name)s
 COUNT: Final[LiteralString] = """
 update schedule set fired = fired + 1, last_fired_at = clock_timestamp() where name = %(name)s
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who changes a schedule, and why."""
-
-    name: str
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise Invalid("whoever changes a schedule says who he is")
-        if len(self.reason) > _LONGEST or not self.reason.isprintable():
-            raise Invalid(f"the reason should be one line of at most {_LONGEST} characters")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Sees to it that every open command, and every run of a schedule, has a job.
+"""Sees to it that every open command has a job: whatever became of its first one.
 
 Ending a member puts its jobs back at once; this is the safety net behind it, and behind every way
 in which a queue can lose a job.
@@ -14,7 +14,6 @@ from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leadership
 from engine_pg.commands.store import DROP_ORPHANS, REQUEUE, SWEEP_GRANTS
 from engine_pg.db.listener import QUEUE, Doorbells
-from engine_pg.schedules.runs import REQUEUE_RUNS
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +35,10 @@ class Adoption:
             async with self._fencing.tx(leadership.fence) as tx:
                 dropped = await tx.run(DROP_ORPHANS)
                 requeued = await tx.first(REQUEUE)
-                runs = await tx.first(REQUEUE_RUNS)
                 await tx.run(SWEEP_GRANTS)
-            for stranded, what in ((requeued, "commands"), (runs, "runs of schedules")):
-                if stranded:
-                    log.info("deferred %d stranded %s anew", len(stranded["jobs"]), what)
-                    self._bells.ring(QUEUE)
+            if requeued:
+                log.info("deferred %d stranded commands anew", len(requeued["jobs"]))
+                self._bells.ring(QUEUE)
             if dropped:
                 log.info("dropped %d jobs of workers that are gone", dropped)
             await asyncio.sleep(_PERIOD_S)

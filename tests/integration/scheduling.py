@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from engine_pg.configuration.store import Author
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
 from engine_pg.errors import OutcomeUnknown
@@ -16,11 +17,18 @@ from engine_pg.schedules import runs, store
 from engine_pg.schedules.firing import Schedules
 from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.rows import RunRow, ScheduleRow
-from engine_pg.schedules.store import Author
 
 ADMIN: Final = Author("a@internal")
 WORK: Final = "trim-events"
 EVERY: Final = {"work": WORK, "every_s": 1, "overlap": "allow", "misfire": "fire_all"}
+HOURLY: Final = EVERY | {"every_s": 3600}
+COMMAND: Final = {
+    "command": "add_data_center",
+    "params": {"name": "lab"},
+    "every_s": 3600,
+    "overlap": "allow",
+    "misfire": "fire_all",
+}
 # As if the database had been away: the next tick is `late_s` old.
 LATE: Final = """
 update schedule set due_at = due_at - make_interval(secs => %(late_s)s),
@@ -41,8 +49,9 @@ select schedule, count(*) as rows, sum(ticks) as ticks,
  where schedule = %(name)s group by schedule
 """
 JOBS: Final = """
-select args->>'run_id' as run_id from procrastinate_jobs where task_name = 'run_schedule'
+select args->>'command_id' as run_id from procrastinate_jobs where task_name = 'run_command'
 """
+COMMANDS: Final = "select command_id::text as run_id from command"
 
 
 class Lossy(Database):
@@ -112,8 +121,11 @@ class Firing:
         async with self.db.read() as tx:
             return await tx.all(query, params)
 
-    async def jobs(self) -> list[str]:
-        return [row["run_id"] for row in await self.rows(JOBS)]
+    async def commands(self) -> list[str]:
+        """Return the commands that were submitted, each of which has one job."""
+        found = sorted(row["run_id"] for row in await self.rows(COMMANDS))
+        assert found == sorted(row["run_id"] for row in await self.rows(JOBS))
+        return found
 
 
 @asynccontextmanager

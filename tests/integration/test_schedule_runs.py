@@ -10,13 +10,14 @@ from integration.nodes import TestNode, eventually, node, run
 from integration.scheduling import EVERY, WORK, Firing, firing
 
 from engine_pg.configuration.live import LiveSettings
+from engine_pg.db.database import Database
 from engine_pg.errors import Conflict
 from engine_pg.ids import new_id
+from engine_pg.schedules import firing as fires
 from engine_pg.schedules import works
+from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.works import Works
-from engine_pg.singletons.adoption import Adoption
 from engine_pg.singletons.retention import Retention
-from engine_pg.worker import work
 
 EVENTS = "select description from event_inbox where code = 9722 order by inbox_id"
 OLD = """
@@ -38,15 +39,21 @@ class Gate:
         return "done"
 
 
-def working(one: TestNode, body) -> Works:
+def working(one: TestNode, body, **how) -> Works:
     name = one.membership.identity.node
-    return Works(
-        one.db,
-        one.membership._bells,
-        {WORK: body},
-        member_id=one.member_id,
-        node=name,
-    )
+    bells = one.membership._bells
+    return Works(one.db, bells, {WORK: body}, member_id=one.member_id, node=name, **how)
+
+
+async def perform(works_: Works) -> int:
+    """Run all that there is to be taken; return how many runs that was."""
+    taken = await works_.take()
+    await asyncio.wait([asyncio.ensure_future(works_.run(each)) for each in taken] or [nothing()])
+    return len(taken)
+
+
+def nothing() -> asyncio.Future[None]:
+    return asyncio.ensure_future(asyncio.sleep(0))
 
 
 async def queued(a: Firing, name: str = "s", **values: object) -> UUID:
@@ -57,22 +64,21 @@ async def queued(a: Firing, name: str = "s", **values: object) -> UUID:
     return (await a.runs(name))[-1].run_id
 
 
-def test_a_run_is_claimed_by_one_and_tells_how_it_ended(fresh_database_url):
+def test_a_run_is_taken_by_one_and_tells_how_it_ended(fresh_database_url):
     async def story():
         url, gate = fresh_database_url, Gate()
         async with firing(url) as f, node(url, "a") as a, node(url, "b") as b:
-            run_id = await queued(f)
+            await queued(f)
             on_a, on_b = working(a, gate), working(b, gate)
-            first = asyncio.ensure_future(on_a.run(run_id))
+            both = [asyncio.ensure_future(perform(each)) for each in (on_a, on_b)]
             await eventually(lambda: asyncio.sleep(0, gate.begun))
-            await on_b.run(run_id)
-            await on_a.run(run_id)  # the same job again, e.g. of a worker that was started anew
+            assert await on_a.take() == await on_b.take() == []
             assert [each.state for each in await f.runs("s")] == ["running"]
             gate.open.set()
-            await first
-            await on_b.run(run_id)
+            assert sorted([await each for each in both]) == [0, 1]
+            assert await perform(on_b) == 0
             [ended] = await f.runs("s")
-            assert (ended.state, ended.node, ended.attempt) == ("succeeded", "a", 1)
+            assert (ended.state, ended.attempt) == ("succeeded", 1)
             assert (gate.begun, ended.outcome) == (1, "done")
 
     run(story())
@@ -82,23 +88,17 @@ def test_a_run_goes_on_elsewhere_when_its_member_ends(fresh_database_url):
     async def story():
         url, gate = fresh_database_url, Gate()
         async with firing(url) as f, node(url, "a") as a, node(url, "b") as b:
-            run_id = await queued(f)
-            dying = asyncio.ensure_future(working(a, gate).run(run_id))
+            await queued(f)
+            dying = asyncio.ensure_future(perform(working(a, gate)))
             await eventually(lambda: asyncio.sleep(0, gate.begun))
             on_b = working(b, gate)
-            await on_b.run(run_id)
-            assert gate.begun == 1
+            assert await on_b.take() == []
             await a.die()
-
-            async def taken_over():
-                beginning.append(asyncio.ensure_future(on_b.run(run_id)))
-                await asyncio.sleep(0.05)
-                return gate.begun == 2
-
-            beginning: list[asyncio.Future[None]] = []
-            await eventually(taken_over)
+            [taken] = await eventually(on_b.take)
             gate.open.set()
-            await asyncio.wait([dying, *beginning])
+            await dying  # it was told by nobody, and what it writes is no longer the run's end
+            assert [each.state for each in await f.runs("s")] == ["running"]
+            await on_b.run(taken)
             [ended] = await f.runs("s")
             assert (ended.state, ended.node, ended.attempt) == ("succeeded", "b", 2)
 
@@ -109,16 +109,46 @@ def test_a_run_that_was_cancelled_is_another_members_to_begin(fresh_database_url
     async def story():
         url, gate = fresh_database_url, Gate()
         async with firing(url) as f, node(url, "a") as a, node(url, "b") as b:
-            run_id = await queued(f)
-            drained = asyncio.ensure_future(working(a, gate).run(run_id))
+            await queued(f)
+            drained = asyncio.ensure_future(working(a, gate).serve())
             await eventually(lambda: asyncio.sleep(0, gate.begun))
             drained.cancel()
             await asyncio.wait([drained])
-            assert drained.cancelled()
             gate.open.set()
-            await working(b, gate).run(run_id)
+            assert await perform(working(b, gate, accepting=lambda: False)) == 0
+            assert await perform(working(b, gate)) == 1
             [ended] = await f.runs("s")
             assert (ended.state, ended.node, ended.attempt) == ("succeeded", "b", 1)
+
+    run(story())
+
+
+def test_a_run_whose_member_was_not_told_that_it_has_it_is_taken_again(fresh_database_url):
+    async def story():
+        gate = Gate()
+        gate.open.set()
+        async with firing(fresh_database_url) as f, node(fresh_database_url, "a") as a:
+            await queued(f)
+            await working(a, gate).take()  # and the answer is lost
+            assert await perform(working(a, gate)) == 1
+            [ended] = await f.runs("s")
+            assert (ended.state, ended.attempt) == ("succeeded", 2)
+
+    run(story())
+
+
+def test_a_node_takes_no_more_than_it_has_places_for(fresh_database_url):
+    async def story():
+        gate = Gate()
+        async with firing(fresh_database_url) as f, node(fresh_database_url, "a") as a:
+            for number in range(works.PLACES + 2):
+                await queued(f, f"s{number}")
+            serving = asyncio.ensure_future(working(a, gate).serve())
+            await eventually(lambda: asyncio.sleep(0, gate.begun == works.PLACES))
+            gate.open.set()
+            await eventually(lambda: asyncio.sleep(0, gate.begun == works.PLACES + 2), 4)
+            serving.cancel()
+            await asyncio.wait([serving])
 
     run(story())
 
@@ -127,12 +157,12 @@ def test_a_work_that_takes_its_nodes_along_is_given_up(fresh_database_url):
     async def story():
         gate = Gate()
         async with firing(fresh_database_url) as f, node(fresh_database_url, "a") as a:
-            run_id = await queued(f)
+            await queued(f)
             await f.db.statement(
                 "update schedule_run set state = 'running', attempt = %(n)s, member_id = %(m)s",
                 {"n": works.ATTEMPTS, "m": new_id()},
             )
-            await working(a, gate).run(run_id)
+            await perform(working(a, gate))
             [ended] = await f.runs("s")
             assert (ended.state, gate.begun) == ("failed", 0)
             assert "each time its node was lost" in ended.outcome
@@ -154,7 +184,8 @@ def test_a_failure_is_told_once_for_several_in_a_row(fresh_database_url):
         async with firing(fresh_database_url) as f, node(fresh_database_url, "a") as a:
             said = []
             for body in (fails, breaks, works_, breaks):
-                await working(a, body).run(await queued(f))
+                await queued(f)
+                await perform(working(a, body))
                 run_ = (await f.runs("s"))[-1]
                 said.append((run_.state, run_.outcome))
             assert said == [
@@ -176,24 +207,17 @@ def test_one_tick_waits_for_the_end_of_the_run_before_and_no_second_one(fresh_da
         gate = Gate()
         gate.open.set()
         async with firing(fresh_database_url) as f, node(fresh_database_url, "a") as a:
-            first = await queued(f, overlap="queue_one")
+            await queued(f, overlap="queue_one")
             for _ in range(2):
                 await f.tick("s")
             states = [each.state for each in await f.runs("s")]
             assert states == ["queued", "waiting", "skipped"]
             assert await f.turn() < 1  # it looks again soon, whoever ends the run
-            jobs = await f.jobs()
-            assert jobs == [str(first)]
-            await working(a, gate).run(first)
+            assert await perform(working(a, gate)) == 1
             await f.turn()
-            _, second, _ = await f.runs("s")
-            assert await f.jobs() == [str(first), str(second.run_id)]
-            await working(a, gate).run(second.run_id)
-            assert [each.state for each in await f.runs("s")] == [
-                "succeeded",
-                "succeeded",
-                "skipped",
-            ]
+            assert await perform(working(a, gate)) == 1
+            assert {each.state for each in await f.runs("s")} == {"succeeded", "skipped"}
+            assert await perform(working(a, gate)) == 0
             assert await f.settle() > 1
 
     run(story())
@@ -243,53 +267,36 @@ def test_a_command_that_waited_begins_when_the_one_before_is_over(fresh_database
     run(story())
 
 
-def test_a_run_that_lost_its_job_gets_another_one(fresh_database_url):
-    async def story():
-        async with firing(fresh_database_url) as f:
-            run_id = await queued(f)
-            await f.db.statement("delete from procrastinate_jobs")
-            await f.db.statement("update schedule_run set fired_at = fired_at - interval '1 min'")
-
-            async def adopt(leadership) -> None:
-                one = nodes[0].membership
-                await Adoption(one.fencing, f.bells).run(leadership)
-
-            nodes: list[TestNode] = []
-            async with node(fresh_database_url, "a", singletons={"adoption": adopt}) as a:
-                nodes.append(a)
-
-                async def deferred():
-                    return await f.jobs()
-
-                assert await eventually(deferred) == [str(run_id)]
-
-    run(story())
-
-
-def test_the_worker_runs_what_fires(fresh_database_url):
-    """All of it: the tick, its job, the queue, the work, the history."""
+def test_what_fires_is_run_at_once(fresh_database_url):
+    """All of it: the tick, the doorbell, the work, the history."""
 
     async def story():
         url = fresh_database_url
         async with firing(url, listening=True) as f, node(url, "a") as a:
             await f.db.statement(OLD)
             bodies = Retention(a.db, LiveSettings()).works()
-            member = a.membership
             scheduled = Works(a.db, f.bells, bodies, member_id=a.member_id, node="a")
-            jobs = [
-                asyncio.ensure_future(f.schedules.run()),
-                asyncio.ensure_future(work(a.db, member, None, scheduled, f.bells, concurrency=2)),
-            ]
+            jobs = [asyncio.ensure_future(f.schedules.run())]
+            jobs.append(asyncio.ensure_future(scheduled.serve()))
             try:
                 await f.set("s", **EVERY)
 
                 async def ran():
                     return [each for each in await f.runs("s") if each.state == "succeeded"]
 
-                [first, *_] = await eventually(ran, 15)
+                [first, *_] = await eventually(ran, 4)
                 assert (first.outcome, first.node) == ("deleted 1 events", "a")
                 left = await f.rows("select description from event where code = 1")
                 assert [row["description"] for row in left] == ["young"]
+                await f.set("t", work="trim-members", every_s=3600)
+                async with Database(url, on_commit=lambda: None) as api:  # has no doorbell at hand
+                    triggered = await fires.triggered(api, "t", new_id(), "me", KNOWN)
+                assert triggered.state == "queued"
+
+                async def ran_too():
+                    return [each.outcome for each in await f.runs("t") if each.ended_at]
+
+                assert await eventually(ran_too, 4) == ["deleted 0 members"]
             finally:
                 for job in jobs:
                     job.cancel()
