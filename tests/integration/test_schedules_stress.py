@@ -26,10 +26,10 @@ from engine_pg.db.embedded import EmbeddedPostgres
 from engine_pg.db.migrate import upgrade
 from engine_pg.errors import EngineError
 
-SECONDS = float(os.environ.get("ENGINE_SCHEDULES_STRESS_S", "10"))
+SECONDS = float(os.environ.get("ENGINE_SCHEDULES_STRESS_S", "7"))
 NODES = 3
 WORKER = Path(__file__).with_name("schedule_worker.py")
-ROUND_S = 5.0
+ROUND_S = 4.0
 POLICIES = {
     "each": {"misfire": "fire_all", "grace_s": 0, "overlap": "allow"},
     "in-time": {"misfire": "fire_all", "grace_s": 60, "overlap": "allow"},
