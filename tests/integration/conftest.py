@@ -13,11 +13,14 @@ import pytest
 from links import Link
 from psycopg import sql
 from replication import Pair
+from typer.testing import CliRunner
 
 from engine_pg.cluster import membership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    import typer
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ class Replicated:
 def no_poll(monkeypatch):
     """Let nobody poll: only a ring, or what the protocol does by itself, wakes a waiter."""
     monkeypatch.setattr(membership, "_POLL_S", 1000.0)
+
+
+@pytest.fixture
+def command_line(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return what calls a command line on a database of its own; what it raises is raised."""
+    monkeypatch.setenv("ENGINE_DATABASE_URL", fresh_database_url)
+
+    def called(app: typer.Typer, *words: object) -> str:
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return called
 
 
 @pytest.fixture(scope="session")

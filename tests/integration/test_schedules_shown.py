@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 from apinode import USER, Api, run
-from typer.testing import CliRunner
 
 from engine_pg.cli.schedules import app
 from engine_pg.db.listener import Doorbells
@@ -28,18 +28,9 @@ def served(fresh_database_url):
 
 
 @pytest.fixture
-def call(fresh_database_url, monkeypatch):
+def call(command_line):
     """Call the command; what it raises is raised."""
-    monkeypatch.setenv("ENGINE_DATABASE_URL", fresh_database_url)
-
-    def called(*words: object) -> str:
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    return called
+    return partial(command_line, app)
 
 
 async def declared(node: Api) -> None:
