@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         description="A node stops believing in itself this much earlier: covers clock rates",
     )
     heartbeat_s: Seconds = Field(
-        default_factory=lambda known: known["lease_ttl_s"] / 5,
+        default_factory=lambda known: known["lease_ttl_s"] / 3,
         description="Interval of the renewals of the lease",
     )
     leader_weight: float = Field(
@@ -138,8 +138,8 @@ class Settings(BaseSettings):
                     "ENGINE_LEASE_MARGIN_S should be below half of ENGINE_LEASE_TTL_S",
                 ),
                 (
-                    self.heartbeat_s > self.lease_ttl_s / 4,
-                    "ENGINE_HEARTBEAT_S should be at most a quarter of ENGINE_LEASE_TTL_S",
+                    self.heartbeat_s > self.lease_ttl_s / 3,
+                    "ENGINE_HEARTBEAT_S should be at most a third of ENGINE_LEASE_TTL_S",
                 ),
                 (
                     self.pool_min > self.pool_max,

@@ -93,7 +93,6 @@ async def uninterrupted(
     coro: Coroutine[Any, Any, T],
     bound_s: float,
     on_timeout: Callable[[], None] | None = None,
-    meanwhile: Callable[[], None] | None = None,
 ) -> T:
     """Await a coroutine that the caller's cancellation neither interrupts nor outlives.
 
@@ -101,14 +100,11 @@ async def uninterrupted(
     the coroutine's own error if it had one. That wait ends `bound_s` after the start: `on_timeout`
     is then to make the coroutine fail (by shutting its socket down, say); where there is none, or
     it does not help within `GRACE_S`, the coroutine is cancelled. Without a cancellation nothing is
-    bounded: put `asyncio.timeout` around. `meanwhile` is called once the coroutine waits.
+    bounded: put `asyncio.timeout` around.
     """
     deadline = boottime() + bound_s
     job = asyncio.create_task(coro)  # noqa: TID251 - awaited below on every path
     try:
-        if meanwhile is not None:
-            await asyncio.sleep(0)
-            meanwhile()
         await asyncio.wait([job])
     except BaseException as error:
         await _see_out(job, deadline, on_timeout)

@@ -82,13 +82,16 @@ begin
 end $$;
 
 create function lock_grants_sweep() returns integer language plpgsql as $$
--- Grants that await an adopter whom nobody needs any more: their command is over, or gone.
+-- Grants that await an adopter whom nobody needs any more: their command is over, or gone. One that
+-- somebody has a hand on is not waited for: he may wait for what we hold.
 declare
   v_swept integer;
 begin
-  delete from lock_grant g where g.member_id is null
-     and not exists (select from command c
-                      where c.command_id = g.command_id and c.ended_at is null);
+  delete from lock_grant where (kind, id, token) in (
+    select g.kind, g.id, g.token from lock_grant g where g.member_id is null
+       and not exists (select from command c
+                        where c.command_id = g.command_id and c.ended_at is null)
+       for update of g skip locked);
   get diagnostics v_swept = row_count;
   return v_swept;
 end $$;

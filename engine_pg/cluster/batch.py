@@ -6,7 +6,9 @@ and this is the hot path.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from psycopg.types.json import Jsonb
@@ -80,6 +82,16 @@ class Batch:
         for op, result in zip(self._ops, reply["results"], strict=True):
             op.settle(result)
         return Answers(self._asking, reply["acquired"])
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A batch that is under way; a renewal (`sync`) counts from when it was sent."""
+
+    batch: Batch
+    at: float
+    sync: bool
+    reply: asyncio.Task[Record] | None  # None: a heartbeat, which goes by itself
 
 
 class Answers:

@@ -6,12 +6,14 @@ unknown outcome, as has whatever got no answer within its bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from typing import Final, LiteralString
 
 import psycopg
 
+from engine_pg.cluster.batch import BATCH
 from engine_pg.db.database import connect
+from engine_pg.db.pipeline import Pipeline
 from engine_pg.db.tx import Connection, Record
 from engine_pg.db.wire import bounded
 from engine_pg.errors import OutcomeUnknown
@@ -34,6 +36,7 @@ class SessionConnection:
         self._bound_s = bound_s
         self._warnings: list[str] = []
         connection.add_notice_handler(self._notice)
+        self._batches = Pipeline(connection, "engine_pg_batch", BATCH)
 
     @classmethod
     async def open(cls, url: str, *, node: str, ttl_s: float) -> SessionConnection:
@@ -52,15 +55,16 @@ class SessionConnection:
         query: LiteralString,
         params: Record,
         bound_s: float | None = None,
-        meanwhile: Callable[[], None] | None = None,
     ) -> Record:
         """Run one statement and return its row, within `bound_s` (a ttl, if not given).
 
-        `meanwhile` is called while the server works.
+        Batches may be asked for before the earlier ones are answered; anything else goes alone.
         """
+        if query is BATCH:
+            return {"reply": json.loads(await self._batches.ask(params, bound_s or self._bound_s))}
         self._warnings.clear()
         statement = self._connection.execute(query, params)
-        cursor = await bounded(self._connection, statement, bound_s or self._bound_s, meanwhile)
+        cursor = await bounded(self._connection, statement, bound_s or self._bound_s)
         row = await cursor.fetchone()
         if self._warnings or row is None:
             raise OutcomeUnknown(f"the server warned: {', '.join(self._warnings)}")
@@ -68,6 +72,7 @@ class SessionConnection:
 
     async def close(self) -> None:
         """Close; what is under way gets no answer."""
+        self._batches.stop()
         await self._connection.close()
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:

@@ -111,9 +111,11 @@ def _advisory(kind: str, id_: str) -> int:
 
 def _check(what: str, text: str, limit: int) -> None:
     """Refuse what would fail the batch of everybody."""
+    if len(text) <= limit and text.isascii() and "\0" not in text:
+        return
     if len(text) > limit:
         raise Invalid(f"{what} has at most {limit} characters")
-    if "\0" in text or not (text.isascii() or text.encode(errors="ignore").decode() == text):
+    if "\0" in text or text.encode(errors="ignore").decode() != text:
         raise Invalid(f"{what} has a character that no text of PostgreSQL can have")
 
 

@@ -184,7 +184,7 @@ class Leaders:
         told = leader.avoid_member_id == self._me or (me is not None and me.draining)
         if not (told or self._steady(name, ("moves to", target))):
             return
-        if view.silent_s(target) > view.ttls_s[target] / 3:
+        if view.silent_s(target) > view.ttls_s[target] / 2:
             self._restless = True  # it would lie there vacant
             return
         self._asked.add(name)

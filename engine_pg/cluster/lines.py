@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engine_pg.cluster.keys import LockKey, Mode, Reason, Wanted
 
@@ -35,11 +35,15 @@ class Entry:
         return (_LAST if self.ticket is None else self.ticket, self.number)
 
 
-@dataclass(eq=False, slots=True)
 class _Line:
-    ahead: list[tuple[Entry, Wanted]] = field(default_factory=list[tuple[Entry, Wanted]])
-    waiting: list[tuple[Entry, Wanted]] = field(default_factory=list[tuple[Entry, Wanted]])
-    alone: int = 0  # of those ahead, how many are exclusive: crowds of shared ones are not asked
+    __slots__ = ("ahead", "alone", "waiting")
+
+    def __init__(self) -> None:
+        self.ahead: list[tuple[Entry, Wanted]] = []
+        self.waiting: list[tuple[Entry, Wanted]] = []
+        self.alone = (
+            0  # of those ahead, how many are exclusive: crowds of shared ones are not asked
+        )
 
     def put(self, entry: Entry, wanted: Wanted) -> None:
         """Put an entry ahead."""

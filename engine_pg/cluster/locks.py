@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from engine_pg.clock import Clock, boottime
+from engine_pg.cluster.guard import Guard
 from engine_pg.cluster.holds import Hold
 from engine_pg.cluster.keys import (
     Grant,
@@ -50,6 +51,7 @@ class Locks:
     def __init__(self, session: LockSession, *, limit: int = 5000, clock: Clock = boottime) -> None:
         self.session = session
         self.lines = Lines()
+        self.guard = Guard(session.ttl_s)
         self.limit = limit
         self.rings = 0
         self._clock = clock

@@ -17,6 +17,14 @@ from engine_pg.db.database import Database
 from engine_pg.db.tx import Record
 from engine_pg.ids import hash32
 
+JOIN: Final[LiteralString] = """
+select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
+                   %(address)s, %(version)s) as epoch_id
+"""
+RESUME: Final[LiteralString] = """
+select member_resume(%(member)s, %(session)s, %(held)s, %(tickets)s::bigint[],
+                     %(commands)s::uuid[], %(leaderships)s) as reply
+"""
 END: Final[LiteralString] = """
 select member_end(%(member)s, %(gate)s, %(renewal)s::bigint, %(by)s, %(reason)s) as ended
 """
@@ -46,6 +54,10 @@ select bool_or(member_id = %(member)s and session_number = %(session)s) as compl
        array_agg(member_id) as members, array_agg(renewal) as renewals
   from member where state = 'live'
 """
+
+
+_STALLED: Final = 0.5
+"""Without an acknowledged renewal for so much of a ttl, commits may stall: others' as well."""
 
 
 def gate_of(member_id: UUID) -> int:
@@ -81,7 +93,7 @@ class Watch:
 
     def renewed(self, sent_at: float, acknowledged_at: float) -> None:
         """Note a renewal of ours; one that came late restarts our health."""
-        late = acknowledged_at - self._acknowledged_at > self._ttl_s / 3
+        late = acknowledged_at - self._acknowledged_at > self._ttl_s * _STALLED
         if self._well_since is None or late or acknowledged_at - sent_at > self._ttl_s / 3:
             # Commits stalled, or we did: the others had no chance to show that they are well.
             self._well_since = acknowledged_at
@@ -105,7 +117,7 @@ class Watch:
         now = self._clock()
         if self._well_since is None or now - self._well_since < self._ttl_s:
             return []
-        if now - self._acknowledged_at > self._ttl_s / 3:
+        if now - self._acknowledged_at > self._ttl_s * _STALLED:
             return []  # commits stall: the counters stand still because nobody's comes through
         return [
             Overdue(member_id, seen.renewal)

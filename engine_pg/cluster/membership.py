@@ -29,7 +29,7 @@ from engine_pg.errors import EngineError, MemberEnded
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 1.0
-_LOOK_OFTEN: Final = 4
+_LOOK_OFTEN: Final = 3
 """So many members, those that joined first, look at the others between their renewals, too."""
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
@@ -41,13 +41,13 @@ class Lease:
 
     ttl_s: float = 5.0
     margin_s: float = 0.5
-    heartbeat_s: float = 1.0
+    heartbeat_s: float = 5.0 / 3
 
     def __post_init__(self) -> None:
         if not 0 < self.margin_s < self.ttl_s / 2:
             raise ValueError("the margin must be above 0 and below half the ttl")
-        if not 0 < self.heartbeat_s <= self.ttl_s / 4:
-            raise ValueError("the heartbeat must be above 0 and at most a quarter of the ttl")
+        if not 0 < self.heartbeat_s <= self.ttl_s / 3:
+            raise ValueError("the heartbeat must be above 0 and at most a third of the ttl")
 
 
 class Membership:

@@ -3,7 +3,7 @@
     after    server  ▓▓▓▓▓▓▓▓▓▓c        ▓▓▓▓▓▓▓▓▓▓c          one commit (c) for everybody, but the
              client            ░░░░░░░░           ░░░░░░░░   server idles while they are told
     before   server  ▓▓▓▓▓c▓▓▓▓▓c▓▓▓▓▓c▓▓▓▓▓c▓▓▓▓▓c          two halves take turns: nobody idles,
-             client       ░░░░  ░░░░  ░░░░  ░░░░             for one commit more
+             client        ░░░░  ░░░░  ░░░░  ░░░░            for one commit more
 
 So it depends on which is dearer: the commit, or to tell everybody (and to let them ask again).
 
@@ -12,7 +12,11 @@ Does not promise: anything but speed. The order of batches and answers is the sa
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
+
+from engine_pg.clock import boottime
+from engine_pg.cluster.batch import Answers
 
 LEAST: Final = 16
 """With fewer requests than these it is one batch: its commit is dearer than their telling."""
@@ -45,3 +49,16 @@ class Pace:
         if requests < LEAST or self._commit_s >= self._told_s * requests:
             return answers
         return answers // 2 if queued < answers else 0
+
+    def overlaps(self, queued: int) -> bool:
+        """Tell whether the next batch had better go before the one under way is answered."""
+        return queued >= 2 * LEAST and self._commit_s < self._told_s * queued / 2
+
+    async def tell_first(self, answers: Answers, queued: int, most: int) -> None:
+        """Tell those answers for which the next batch had better wait."""
+        many = self.first(len(answers), queued, most)
+        if many:
+            began = boottime()
+            answers.tell(many)
+            await asyncio.sleep(0)  # they go on, and ask again
+            self.told(many, boottime() - began)

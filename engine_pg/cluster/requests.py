@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from typing_extensions import override
 
+from engine_pg.cluster.guard import Guard
 from engine_pg.cluster.holds import Hold
 from engine_pg.cluster.keys import Grant, LockBusy, Reason, Wanted
 from engine_pg.cluster.lines import Lines
@@ -40,6 +41,7 @@ class Desk(Protocol):
 
     session: LockSession
     lines: Lines
+    guard: Guard
     rings: int
 
     def keep(self, hold: Hold) -> None:
@@ -93,8 +95,10 @@ class Request(Asking):
                 raise LockBusy(self.wanted, self._neighbours())
             self.tries = False
             lines.stand(self)
-        if wait_s is not None:
-            self._time(wait_s or self._desk.session.ttl_s)
+        if wait_s == self._desk.session.ttl_s:
+            self._desk.guard.add(self)
+        elif wait_s is not None:
+            self._timer = self._loop.call_later(wait_s, self.time_is_up)
         self._ask()
 
     def advance(self) -> None:
@@ -107,10 +111,7 @@ class Request(Asking):
     @override
     def granted(self, tokens: Sequence[int]) -> None:
         """Hold what was granted, or hand it back."""
-        grants = tuple(
-            Grant(each.key, each.mode, token)
-            for each, token in zip(self.wanted, tokens, strict=True)
-        )
+        grants = tuple(map(_grant, self.wanted, tokens))
         hold = Hold(grants, self, self._desk.session.clock())
         self._under_way = False
         self.ticket = None
@@ -185,17 +186,19 @@ class Request(Asking):
         self._again += 1
         self._loop.call_later(delay_s, ask)
 
-    def _time(self, seconds: float) -> None:
-        self._timer = self._loop.call_later(seconds, self._time_is_up)
+    def done(self) -> bool:
+        """Tell whether the caller waits no more."""
+        return self.future.done()
 
-    def _time_is_up(self) -> None:
+    def time_is_up(self) -> None:
+        """Give up; a while later even what is under way."""
         if self.future.done():
             return
         if self._up:  # nothing came back for long: whatever comes now is handed back
             self.future.set_exception(DatabaseAway("no writable PostgreSQL answered in time"))
             return
         self._up = True
-        self._time(self._desk.session.ttl_s)
+        self._desk.guard.add(self)
         if not (self._under_way or self._leaving):
             self._leave()
 
@@ -234,6 +237,10 @@ class Request(Asking):
             }
             for what, other, theirs in self._desk.lines.in_the_way(self)
         ]
+
+
+def _grant(wanted: Wanted, token: int) -> Grant:
+    return Grant(wanted.key, wanted.mode, token)
 
 
 def _nothing(_: object) -> None:

@@ -1,9 +1,10 @@
 """The lock session: one connection on which a member renews its lease and holds all its locks.
 
 While one statement is under way, operations collect; the next statement carries them all, in
-order, under one commit. A synchronous batch is a renewal, so a heartbeat never queues behind a
-batch. Any error, warning or lost reply ends the session, which is then *resumed* under the next
-number: what was in flight is sent again, what the member holds is held on under the same tokens.
+order, under one commit. It may go before the one under way is answered. A synchronous batch is a
+renewal, so a heartbeat never queues behind a batch. Any error, warning or lost reply ends the
+session, which is then *resumed* under the next number: what was in flight is sent again, what the
+member holds is held on under the same tokens.
 
 Trust is counted from before a renewal was sent, on a clock that goes on while the machine sleeps.
 
@@ -14,17 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, LiteralString
 
 from engine_pg.clock import Clock, boottime
-from engine_pg.cluster.batch import BATCH, Answers, Batch
+from engine_pg.cluster.batch import BATCH, Answers, Batch, Sent
 from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.measures import Measures
-from engine_pg.cluster.members import LOOK, RENEW, reply_of
+from engine_pg.cluster.members import JOIN, LOOK, RENEW, RESUME, reply_of
 from engine_pg.cluster.ops import Identity, Owners, Part
+from engine_pg.cluster.outbox import MAX_BATCH, Outbox
 from engine_pg.cluster.pace import Pace
 from engine_pg.cluster.trust import Trust
 from engine_pg.db.faults import SessionSuperseded
@@ -33,17 +34,8 @@ from engine_pg.errors import DatabaseAway, EngineError, MemberEnded, OutcomeUnkn
 
 log = logging.getLogger(__name__)
 
-JOIN: Final = """
-select member_join(%(member)s, %(node)s, make_interval(secs => %(ttl_s)s),
-                   %(address)s, %(version)s) as epoch_id
-"""
-RESUME: Final = """
-select member_resume(%(member)s, %(session)s, %(held)s, %(tickets)s::bigint[],
-                     %(commands)s::uuid[], %(leaderships)s) as reply
-"""
-MAX_BATCH: Final = 256
-MAX_KEYS: Final = 1024
-"""So many keys in a batch, unless one operation has more: its time grows faster than they do."""
+_LOST: Final = (DatabaseAway, OutcomeUnknown, SessionSuperseded)
+_PATIENCE: Final = 0.4  # of a ttl, for one statement
 _EARLY_S: Final = 1e-6  # so much too early a timer may wake us
 
 
@@ -71,22 +63,23 @@ class LockSession(Trust):
         self._owners = owners
         self._connection: SessionConnection | None = None
         self._number = 1
-        self._queue: deque[Part] = deque()
+        self._outbox = Outbox()
         self._work = asyncio.Event()
         self._renew_at = 0.0
         self._look_at = 0.0
         self.looks_often = True  # between its renewals as well
         self._seen = ""  # by the last look: what did not change since is not told again
-        self._singly = 0  # operations that go one by one: one of them fails its batch
         self._pace = Pace()
         self._answers = Answers()  # of the last batch: told while the next one is under way
+        self._answered_at = 0.0
+        self._ahead: Sent | None = None  # the next batch, sent before the last was answered
 
     def submit(self, part: Part) -> None:
         """Put an operation into the next batch."""
         if self.ended is not None:
             part.fail(self.ended)
             return
-        self._queue.append(part)
+        self._outbox.put(part)
         self._work.set()
 
     def observe_soon(self) -> None:
@@ -117,82 +110,102 @@ class LockSession(Trust):
         """Carry batches until the member ends; raises `MemberEnded`."""
         try:
             while self.ended is None:
-                await self._carry(await self._collect())
+                if (sent := self._ahead or await self._next()) is not None:
+                    self._ahead = None
+                    await self._carry(sent)
             raise self.ended
         except MemberEnded as error:
             self._end(error)
             raise
         finally:
-            if self.ended is None:
-                self._end(MemberEnded("the member stopped"))
-            if self._connection is not None:
-                await self._connection.close()
+            self._outbox.put_first(self._taken_back())
+            self._end(self.ended or MemberEnded("the member stopped"))
+            await self._drop()
 
-    async def _collect(self) -> Batch:
-        await self._tell_first()
+    async def _next(self) -> Sent | None:
+        """Wait until there is something to send, and send it."""
+        await self._pace.tell_first(self._answers, len(self._outbox), MAX_BATCH)
+        if not self._outbox:
+            self._answers.tell()
         left_s = min(self._renew_at, self._look_at) - self.clock()
-        if not self._queue and left_s > _EARLY_S:
+        if not self._outbox and left_s > _EARLY_S:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._work.wait()
+        return self._send()
+
+    def _send(self) -> Sent | None:
+        """Send what waits, or what is due without it; None: nothing is."""
         self._work.clear()
-        most = 1 if self._singly else MAX_BATCH
-        parts: list[Part] = []
-        keys = 0
-        while self._queue and len(parts) < most:
-            keys += self._queue[0].size
-            if parts and keys > MAX_KEYS:
-                break
-            parts.append(self._queue.popleft())
-        self._singly = max(0, self._singly - len(parts))
-        return Batch(parts, salt=self.identity.salt)
-
-    async def _tell_first(self) -> None:
-        """Tell those answers for which the next batch had better wait."""
-        many = self._pace.first(len(self._answers), len(self._queue), MAX_BATCH)
-        if many:
-            began = self.clock()
-            self._answers.tell(many)
-            await asyncio.sleep(0)  # they go on, and ask again
-            self._pace.told(many, self.clock() - began)
-        if not self._queue:
-            self._answers.tell()
-
-    async def _carry(self, batch: Batch) -> None:
+        batch = Batch(self._outbox.gather(), salt=self.identity.salt)
         sent_at = self.clock()
         due = sent_at + _EARLY_S
         observe = due >= min(self._look_at, self._renew_at)
         sync = due >= self._renew_at or batch.sync
         if not (batch.parts or observe or sync):
-            return
+            return None
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
         rung = self._look_at <= 0
         if observe:  # a ring from now on asks for another
             self._look_at = sent_at + (self._look_s if self.looks_often else self._heartbeat_s)
+        if not (batch.parts or rung):
+            return Sent(batch, sent_at, sync, None)
+        asking = self._ask_batch(batch, sync=sync, observe=observe, news=sync or rung)
+        reply = asyncio.create_task(asking)  # noqa: TID251 - it ends with its connection
+        reply.add_done_callback(self._replied)
+        return Sent(batch, sent_at, sync, reply)
+
+    def _replied(self, reply: asyncio.Task[Record]) -> None:
+        self._work.set()
+        if not reply.cancelled():
+            reply.exception()  # seen, though nobody may wait for it any more
+
+    async def _carry(self, sent: Sent) -> None:
+        """Wait for the answer of what was sent, and see to it."""
+        parts = sent.batch.parts
         try:
-            if batch.parts or rung:
-                reply = await self._send(batch, sync=sync, observe=observe, news=sync or rung)
-            else:
-                reply = await self._beat(renew=sync)
-        except MemberEnded:
-            self._queue.extendleft(reversed(batch.parts))
+            reply = await self._answer(sent)
+        except (MemberEnded, asyncio.CancelledError):
+            self._outbox.put_first([*parts, *self._taken_back()])
             raise
         except EngineError as error:
             log.warning("lock session lost: %s", error)
-            self._answers.tell()
-            self._send_again(batch.parts, error)
+            self._outbox.put_back(self._taken_back(), error, lost=True)
+            self._outbox.put_back(parts, error, lost=isinstance(error, _LOST))
             await self._resume()
             return
-        if sync:
-            self._renewed(sent_at)
-        self.measures.batch(len(batch), took_s := self.clock() - sent_at)
+        now = self.clock()
+        if sent.sync:
+            self._renewed(sent.at)
+        self.measures.batch(len(parts), took_s := now - max(sent.at, self._answered_at))
+        self._answered_at = now
         if worked_s := reply.get("worked_s"):
             self._pace.committed(took_s - worked_s)
-        self._take(batch, reply)
+        self._take(sent.batch, reply)
+
+    async def _answer(self, sent: Sent) -> Record:
+        """While it is under way, tell what the last one was answered, and send the next one.
+
+        All are told before anything else becomes of them: a resume lists what is held.
+        """
+        if sent.reply is None:
+            return await self._beat(renew=sent.sync)
+        await asyncio.sleep(0)  # it has gone then
+        self._answers.tell()
+        while not sent.reply.done():
+            if self._ahead is None and self._pace.overlaps(self._outbox.together):
+                self._ahead = self._send()
+            self._work.clear()
+            await self._work.wait()
+        return sent.reply.result()
+
+    def _taken_back(self) -> Sequence[Part]:
+        """Return what was sent ahead: its session is over, whatever became of it."""
+        ahead, self._ahead = self._ahead, None
+        return ahead.batch.parts if ahead else ()
 
     def _take(self, batch: Batch, reply: Record) -> None:
         """Tell the owners at once, and those who asked in good time."""
-        self._answers.tell()
         self._answers = answers = batch.answers(reply)
         if batch.tells:
             self._owners.changed()
@@ -204,38 +217,26 @@ class LockSession(Trust):
             self._seen = view.get("seen", self._seen)
             self._owners.observed(view)
 
-    def _send_again(self, parts: Sequence[Part], error: EngineError) -> None:
-        """Queue a failed batch for the next session; what fails alone is not tried again."""
-        lost = isinstance(error, DatabaseAway | OutcomeUnknown | SessionSuperseded)
-        self._singly = 0 if lost else len(parts)
-        for part in reversed(parts):
-            if part.repeat and (lost or len(parts) > 1):
-                self._queue.appendleft(part)
-            else:
-                part.fail(error)
-
     async def _beat(self, *, renew: bool) -> Record:
         """Renew and look, or only look; a whole batch follows when there is more to it."""
         row = await self._ask(RENEW if renew else LOOK, {})
         if not row["complete"]:
-            return await self._send(Batch([]), sync=renew, observe=True, news=renew)
+            return await self._ask_batch(Batch([]), sync=renew, observe=True, news=renew)
         if renew and row["seen"] != self._seen:
-            return await self._send(Batch([]), sync=False, observe=True, news=True)
+            return await self._ask_batch(Batch([]), sync=False, observe=True, news=True)
         return reply_of(row)
 
-    async def _send(self, batch: Batch, *, sync: bool, observe: bool, news: bool) -> Record:
+    async def _ask_batch(self, batch: Batch, *, sync: bool, observe: bool, news: bool) -> Record:
         seen = self._seen if news else None
         params = batch.params() | {"sync": sync, "observe": observe, "seen": seen}
-        return (await self._ask(BATCH, params, self._answers.tell))["reply"]
+        return (await self._ask(BATCH, params))["reply"]
 
-    async def _ask(
-        self, query: LiteralString, params: Record, meanwhile: Callable[[], None] | None = None
-    ) -> Record:
+    async def _ask(self, query: LiteralString, params: Record) -> Record:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         who = {"member": self.identity.member_id, "session": self._number}
         # Not a whole ttl: who lost his connection in silence still comes back before he is ended.
-        return await self._connection.ask(query, params | who, self.ttl_s / 2, meanwhile)
+        return await self._connection.ask(query, params | who, self.ttl_s * _PATIENCE)
 
     async def _resume(self) -> None:
         """Take a new connection and everything that the member holds onto it; until it ends."""
@@ -295,5 +296,4 @@ class LockSession(Trust):
         self._answers.tell()
         self.end(error)
         self._owners.ended(error)
-        while self._queue:
-            self._queue.popleft().fail(error)
+        self._outbox.end(error)

@@ -168,8 +168,9 @@ class Doorbells:
                 self._heard = False
                 async for notify in connection.notifies(timeout=self._probe_s):
                     self._hear(notify.payload)
-                await bounded(connection, connection.execute("select 1"), _BOUND_S)
-                self._judge()
+                if not self._heard:  # what was heard has shown that the connection lives
+                    await bounded(connection, connection.execute("select 1"), _BOUND_S)
+                    self._judge()
         except psycopg.Error as error:
             raise translated(error) from error
 
@@ -182,7 +183,7 @@ class Doorbells:
 
     def _judge(self) -> None:
         """Raise when a probe that was sent a while ago has not come back, nor anything else."""
-        if self._heard or boottime() - self._probe.sent_at < self._probe_s / 2:
+        if boottime() - self._probe.sent_at < self._probe_s / 2:
             return
         self._on_deaf()
         if not self.deaf:

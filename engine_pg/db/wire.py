@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -47,15 +47,11 @@ async def bounded(
     connection: psycopg.AsyncConnection[Any],
     statement: Coroutine[Any, Any, T],
     bound_s: float,
-    meanwhile: Callable[[], None] | None = None,
 ) -> T:
-    """Await a statement, shielded and bounded; errors come from `engine_pg.errors`.
-
-    `meanwhile` is called once the statement is on its way.
-    """
+    """Await a statement, shielded and bounded; errors come from `engine_pg.errors`."""
     fuse = asyncio.get_running_loop().call_later(bound_s, sever, connection)
     try:
-        return await uninterrupted(statement, bound_s, partial(sever, connection), meanwhile)
+        return await uninterrupted(statement, bound_s, partial(sever, connection))
     except psycopg.Error as error:
         raise translated(error) from error
     finally:

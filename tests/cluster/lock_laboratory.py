@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -16,6 +17,9 @@ from typing import Any
 import psycopg
 
 from engine_pg.clock import boottime
+from engine_pg.cluster.breaking import Broken, break_lock
+from engine_pg.cluster.keys import LockKey
+from engine_pg.db.database import Database
 
 WORKER = Path(__file__).with_name("lock_worker.py")
 BOUND_S = 30.0
@@ -193,6 +197,16 @@ class Laboratory:
         self.history.append(asked)
         process.tell("acquire", number, keys=keys, wait_s=wait_s)
         return asked
+
+    def break_lock(self, key: str, token: int) -> list[Broken]:
+        """Break one grant, as an operator would."""
+
+        async def broken() -> list[Broken]:
+            async with Database(self.url, name="operator", pool_max=2) as db:
+                where = LockKey("stateful", key)
+                return await break_lock(db, where, by="operator", reason="drawn", token=token)
+
+        return asyncio.run(broken())
 
     def replace(self, place: int) -> None:
         """Start a process in the place of one that is no more."""

@@ -83,6 +83,8 @@ class Worker:
     def _lost(self, number: int) -> None:
         until = min(boottime(), self.membership.session.trusted_until)
         say(id=number, lost=str(self.holds[number].lost), until=until)
+        # What stops because its lock was broken lets go of it; an ended member has nothing to give.
+        asyncio.get_running_loop().call_soon(self.membership.locks.release, self.holds[number])
 
     async def _write(self, number: int) -> None:
         grants = self.holds[number].grants

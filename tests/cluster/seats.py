@@ -23,8 +23,8 @@ from psycopg.types.json import Jsonb
 from engine_pg.clock import boottime
 from engine_pg.cluster.batch import BATCH, Batch
 from engine_pg.cluster.keys import LockKey, Mode, Wanted
+from engine_pg.cluster.members import JOIN, RESUME
 from engine_pg.cluster.ops import Part
-from engine_pg.cluster.session import JOIN, RESUME
 
 KIND = "model"
 BOUND_S = 10.0

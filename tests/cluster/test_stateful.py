@@ -126,6 +126,19 @@ class ProcessesMachine(RuleBasedStateMachine):
         self.troubled = True
         self.laboratory.rows(CUT, self.laboratory.processes[place].member_id)
 
+    @rule(pick=picks)
+    def break_a_lock(self, pick):
+        """Its holder is told, and lets go: nobody has to take it from him."""
+        self.sync()
+        for asked in self.one_of(self.held(), pick):
+            self.troubled = True
+            key, _, token = asked.grants[0]
+            [broken] = self.laboratory.break_lock(key, token)
+            asked.process.until_told(lambda asked=asked: asked.lost)
+            assert asked.process.gone or f"{key} was broken by operator" in asked.lost
+            assert broken.token == token
+            assert not broken.forced or asked.process.gone
+
     @rule(place=places)
     def freeze(self, place):
         if not any(process.frozen for process in self.laboratory.processes):

@@ -70,6 +70,30 @@ def test_grants_that_await_an_adopter_of_an_ended_command_are_swept(database_url
     run(story())
 
 
+def test_a_sweep_does_not_wait_for_a_grant_that_somebody_has_a_hand_on(database_url):
+    async def story():
+        connect = psycopg.AsyncConnection.connect
+        async with node(database_url, "a") as a, await connect(database_url) as operator:
+            command, _, _ = await claimed(a, "in a hand")
+            await a.db.statement(END, {"c": command})
+            await a.db.statement(
+                "update lock_grant set member_id = null, advisory_held = false"
+                " where command_id = %(c)s",
+                {"c": command},
+            )
+            await operator.execute(
+                "select from lock_grant where command_id = %s for update", [command]
+            )
+            async with a.db.write() as tx:
+                await tx.run("set local lock_timeout = '1s'")
+                assert await tx.all("select lock_grants_sweep() as swept") == [{"swept": 0}]
+            await operator.rollback()
+            async with a.db.write() as tx:
+                assert await tx.all("select lock_grants_sweep() as swept") == [{"swept": 1}]
+
+    run(story())
+
+
 def test_a_resignation_that_got_lost_does_not_bar_the_member_from_leading_again(fresh_database_url):
     preferred = next(n for n in map("b{}".format, range(99)) if hash64(f"x@{n}") > hash64("x@a"))
 
@@ -84,7 +108,7 @@ def test_a_resignation_that_got_lost_does_not_bar_the_member_from_leading_again(
                 return rows[0]["member_id"] == one.member_id
 
             await eventually(lambda: led_by(a))
-            whole, lost = a.session._send, asyncio.Event()
+            whole, lost = a.session._ask_batch, asyncio.Event()
 
             async def losing(batch, **how):
                 if not lost.is_set() and any(
@@ -94,7 +118,7 @@ def test_a_resignation_that_got_lost_does_not_bar_the_member_from_leading_again(
                     raise OutcomeUnknown("the connection was cut")
                 return await whole(batch, **how)
 
-            a.session._send = losing
+            a.session._ask_batch = losing
             async with node(fresh_database_url, preferred, singletons={"x": lead}) as b:
                 await eventually(lambda: led_by(b))
                 assert lost.is_set()

@@ -18,10 +18,9 @@ from psycopg.types.json import Jsonb
 from engine_pg.cluster.batch import BATCH, Batch
 from engine_pg.cluster.fence import ENTER, Fence, leader_gate_of
 from engine_pg.cluster.locks import Grant, LockBusy, Reason
-from engine_pg.cluster.members import end_member, gate_of
+from engine_pg.cluster.members import RESUME, end_member, gate_of
 from engine_pg.cluster.membership import Lease
 from engine_pg.cluster.ops import Asking, Op
-from engine_pg.cluster.session import RESUME
 from engine_pg.errors import MemberEnded, OutcomeUnknown
 from engine_pg.ids import new_id
 
@@ -181,7 +180,7 @@ def test_who_acquires_while_it_is_being_ended_gets_nothing(fresh_database_url):
 def test_an_acquire_whose_answer_is_lost_is_had_once(fresh_database_url):
     async def story():
         async with node(fresh_database_url, "a") as a:
-            whole, lost = a.session._send, []
+            whole, lost = a.session._ask_batch, []
 
             async def losing(parts, **how):
                 reply = await whole(parts, **how)
@@ -190,7 +189,7 @@ def test_an_acquire_whose_answer_is_lost_is_had_once(fresh_database_url):
                     raise OutcomeUnknown("the answer was lost")
                 return reply
 
-            a.session._send = losing
+            a.session._ask_batch = losing
             hold = await a.locks.acquire(alone("answer"))
             rows = await a.rows("select token from lock_grant")
             assert [row["token"] for row in rows] == [hold.grants[0].token]

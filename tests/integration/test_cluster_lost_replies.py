@@ -9,8 +9,8 @@ from integration.nodes import TestNode, eventually, node, run
 from integration.stops import stop_at
 from integration.test_cluster_locks import alone, cut_lock_session
 
+from engine_pg.cluster.batch import BATCH
 from engine_pg.cluster.locks import LockBusy
-from engine_pg.cluster.session import BATCH
 from engine_pg.errors import OutcomeUnknown
 
 TICKETS = "select ticket from lock_ticket where id = %(id)s and member_id = %(member)s"

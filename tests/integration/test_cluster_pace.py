@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from integration.nodes import node, run
 from integration.stops import stop_at
+from integration.test_cluster_locks import cut_lock_session
 
 from engine_pg.cluster.locks import LockKey, Locks, Wanted
 from engine_pg.cluster.membership import Lease
@@ -32,12 +33,10 @@ def sent(monkeypatch):
     calls = []
     ask = LockSession._ask
 
-    async def asked(session, query, params, meanwhile=None):
-        if params.get("tries", "{}") == "{}":
-            return await ask(session, query, params, meanwhile)
-        if calls:
+    async def asked(session, query, params):
+        if params.get("tries", "{}") != "{}" and calls:
             calls.pop(0)()
-        return await ask(session, query, params, meanwhile)
+        return await ask(session, query, params)
 
     monkeypatch.setattr(LockSession, "_ask", asked)
     return calls
@@ -94,6 +93,73 @@ def test_the_answers_of_a_batch_are_told_while_the_next_one_is_under_way(fresh_d
             await asyncio.wait(second)
 
     run(story())
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    """The next batch goes as soon as anybody asks."""
+    monkeypatch.setattr(Pace, "overlaps", lambda _pace, queued: queued > 0)
+
+
+@pytest.mark.usefixtures("ahead")
+def test_a_batch_goes_before_the_one_before_it_is_answered(fresh_database_url, sent):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a", lease=RARELY) as a, asyncio.TaskGroup() as group:
+            async with stop_at(
+                url, "lock_grant", "before insert", when="new.id = 'first 0'"
+            ) as stop:
+                second, gone = [], asyncio.Event()
+                await a.locks.acquire(Wanted(LockKey("other", "first look")))
+                sent.append(lambda: second.extend(asked(group, a.locks, "second")))
+                sent.append(gone.set)
+                first = asked(group, a.locks, "first")
+                await stop.reached()
+                await gone.wait()
+                assert not any(one.done() for one in [*first, *second])
+                assert a.session.measures.resumes == 0
+            tokens = [(await one).grants[0].token for one in [*first, *second]]
+            assert tokens == sorted(tokens)
+
+    run(story())
+
+
+@pytest.mark.usefixtures("ahead")
+def test_what_went_ahead_of_a_lost_answer_is_asked_again(fresh_database_url, sent):
+    async def story():
+        url = fresh_database_url
+        async with node(url, "a", lease=RARELY) as a, asyncio.TaskGroup() as group:
+            async with stop_at(
+                url, "lock_grant", "before insert", when="new.id = 'first 0'"
+            ) as stop:
+                second, gone = [], asyncio.Event()
+                held = await a.locks.acquire(Wanted(LockKey("test", "released ahead")))
+                sent.append(lambda: second.extend(asked(group, a.locks, "second")))
+                sent.append(gone.set)
+                first = asked(group, a.locks, "first")
+                await stop.reached()
+                a.locks.release(held)
+                await gone.wait()
+                await cut_lock_session(a, a)
+            holds = [await one for one in [*first, *second]]
+            [row] = await a.rows(TOKENS)
+            assert sorted(row["tokens"]) == sorted(hold.grants[0].token for hold in holds)
+            assert a.membership.session.measures.resumes == 1
+
+    run(story())
+
+
+def test_the_next_batch_waits_for_the_answer_when_a_commit_is_dear_or_there_is_little_to_send():
+    pace = Pace()
+    assert not pace.overlaps(1000)  # nothing is known yet
+    for _ in range(20):
+        pace.told(10, 0.001)
+        pace.committed(0.0001)
+    assert pace.overlaps(2 * LEAST)
+    assert not pace.overlaps(2 * LEAST - 1)
+    for _ in range(20):
+        pace.committed(0.01)
+    assert not pace.overlaps(2 * LEAST)
 
 
 def test_halves_take_turns_when_a_commit_is_cheap_and_go_together_when_it_is_dear():

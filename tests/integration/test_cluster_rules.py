@@ -36,10 +36,9 @@ from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.fence import ENTER, Fence
 from engine_pg.cluster.keys import Grant, Mode
 from engine_pg.cluster.locks import LockBusy
-from engine_pg.cluster.members import RENEW, end_member, gate_of
+from engine_pg.cluster.members import RENEW, RESUME, end_member, gate_of
 from engine_pg.cluster.membership import Lease
 from engine_pg.cluster.ops import Releasing
-from engine_pg.cluster.session import RESUME
 from engine_pg.db.database import Database
 from engine_pg.errors import EngineError, MemberEnded, OutcomeUnknown
 from engine_pg.ids import new_id

@@ -345,7 +345,7 @@ def test_who_takes_a_ticket_while_the_one_before_is_given_back_is_served(fresh_d
                     c.locks.acquire(together("gap of tickets"), wait_s=20)
                 )
                 await waiting(a, 2)  # it has seen the first one's ticket, twice
-                await eventually(lambda: asyncio.sleep(0, not c.session._queue))
+                await eventually(lambda: asyncio.sleep(0, not c.session._outbox))
                 await stop.go()
                 async with asyncio.timeout(5):
                     await second

@@ -19,10 +19,9 @@ from unit.virtual import VirtualClock, VirtualLoop
 
 from engine_pg.cluster.batch import BATCH
 from engine_pg.cluster.leaders import Leadership
-from engine_pg.cluster.members import END, LOOK, RENEW
+from engine_pg.cluster.members import END, JOIN, LOOK, RENEW, RESUME
 from engine_pg.cluster.membership import DECLARE, HEARD, Lease, Membership
 from engine_pg.cluster.ops import Identity
-from engine_pg.cluster.session import JOIN, RESUME
 from engine_pg.db.faults import SessionSuperseded
 from engine_pg.db.listener import RING
 from engine_pg.errors import MemberEnded, OutcomeUnknown

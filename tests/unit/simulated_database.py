@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,9 @@ from uuid import UUID
 from engine_pg.clock import Clock
 from engine_pg.cluster.batch import Batch
 from engine_pg.cluster.keys import Grant, LockKey, Mode, Wanted
+from engine_pg.cluster.members import RESUME
 from engine_pg.cluster.ops import Asking, Op, Releasing
-from engine_pg.cluster.session import RESUME, LockSession
+from engine_pg.cluster.session import LockSession
 from engine_pg.db.faults import SessionSuperseded
 from engine_pg.errors import EngineError, MemberEnded, OutcomeUnknown
 
@@ -71,11 +72,17 @@ class Backend:
     database: SimulatedDatabase
     alive: bool = True
     client: bool = True
-    statement: Statement | None = None
+    statements: deque[Statement] = field(default_factory=deque)  # the first one is carried out
     advisory: Counter[tuple[LockKey, Mode]] = field(default_factory=Counter)
+
+    @property
+    def statement(self) -> Statement | None:
+        return self.statements[0] if self.statements else None
 
     async def close(self) -> None:
         self.client = False
+        for each in self.statements:
+            tell(each, OutcomeUnknown("the connection was closed"))
 
     async def ask(self, query: Any, params: Any) -> Any:
         assert query is RESUME
@@ -149,13 +156,16 @@ class SimulatedDatabase:
             ]
 
     def answer(self, statement: Statement) -> None:
-        statement.backend.statement = None
+        statement.backend.statements.popleft()
         if not statement.backend.client:
             self.lost_rings |= bool(statement.reply.get("ring"))
             self.kill(statement.backend)
         elif statement.error is not None:
-            self.kill(statement.backend)  # any error ends a lock session
+            # Any error ends a lock session; what was sent behind it may be carried out meanwhile.
+            statement.backend.client = False
             tell(statement, statement.error)
+            if not statement.backend.statements:
+                self.kill(statement.backend)
         else:
             tell(statement, statement.reply)
 
@@ -163,17 +173,18 @@ class SimulatedDatabase:
         """Cut the connection; the server goes on with what it has, not knowing yet."""
         backend.client = False
         self.lost_rings = True
-        if backend.statement is not None:
-            tell(backend.statement, OutcomeUnknown("the connection was cut"))
+        for each in backend.statements:
+            tell(each, OutcomeUnknown("the connection was cut"))
 
     def kill(self, backend: Backend) -> None:
         """End a backend: what it had not committed, and its advisory locks, are gone."""
-        statement, backend.statement = backend.statement, None
+        statements = list(backend.statements)
+        backend.statements.clear()
         backend.alive = backend.client = False
         backend.advisory.clear()
-        if statement is not None:
+        for each in statements:
             self.lost_rings = True
-            tell(statement, OutcomeUnknown("terminated by the administrator"))
+            tell(each, OutcomeUnknown("terminated by the administrator"))
 
     def may_end(self, member: UUID) -> bool:
         """Tell whether the member's row can be had: it is a resume's until that commits."""
@@ -211,7 +222,7 @@ class SimulatedDatabase:
         if not (backend.alive and backend.client):
             raise OutcomeUnknown("the connection is closed")
         future = asyncio.get_running_loop().create_future()
-        backend.statement = Statement(backend, member, number, batch, listed, future)
+        backend.statements.append(Statement(backend, member, number, batch, listed, future))
         return await future
 
     # The server
@@ -394,6 +405,8 @@ class SimulatedSession(LockSession):
 
     def __init__(self, database: SimulatedDatabase, *, clock: Clock, **how: Any) -> None:
         super().__init__("simulated", clock=clock, **how)
+        sent = itertools.count()
+        self._pace.overlaps = lambda queued: queued > 0 and next(sent) % 2 == 0
         self.database = database
 
     async def join(self) -> None:
@@ -407,9 +420,9 @@ class SimulatedSession(LockSession):
         return self.database.connect()
 
     async def _beat(self, *, renew: bool) -> Any:
-        return await self._send(Batch([]), sync=renew)
+        return await self._ask_batch(Batch([]), sync=renew)
 
-    async def _send(self, batch: Batch, **_how: bool) -> Any:
+    async def _ask_batch(self, batch: Batch, **_how: bool) -> Any:
         if self._connection is None:
             raise OutcomeUnknown("there is no session")
         batch.params()  # what cannot be written fails here

@@ -127,7 +127,7 @@ def test_no_pattern_of_delays_buries_a_counter_before_a_full_ttl_of_good_health(
     for delay in delays:
         clock.now += delay
         watch.renewed(clock.now - 0.01, clock.now)
-        if last is None or clock.now - last > 5.0 / 3:
+        if last is None or clock.now - last > 5.0 / 2:
             healthy_since = clock.now
         last = clock.now
         watch.observed([seen(1, ME), seen(3)])

@@ -31,7 +31,7 @@ def test_the_database_alone_suffices():
 
 def test_margin_and_heartbeat_follow_the_ttl():
     settings = load_settings(lease_ttl_s=2)
-    assert (settings.lease_margin_s, settings.heartbeat_s) == (0.2, 0.4)
+    assert (settings.lease_margin_s, settings.heartbeat_s) == (0.2, 2 / 3)
 
 
 def test_an_argument_wins_over_a_variable_and_that_over_the_file(monkeypatch, tmp_path):
@@ -104,8 +104,8 @@ def test_all_complaints_come_at_once(monkeypatch):
             "ENGINE_LEASE_MARGIN_S should be below half of ENGINE_LEASE_TTL_S",
         ),
         (
-            {"lease_ttl_s": 2, "heartbeat_s": 0.6},
-            "ENGINE_HEARTBEAT_S should be at most a quarter of ENGINE_LEASE_TTL_S",
+            {"lease_ttl_s": 2, "heartbeat_s": 0.7},
+            "ENGINE_HEARTBEAT_S should be at most a third of ENGINE_LEASE_TTL_S",
         ),
         (
             {"pool_min": 9, "pool_max": 8},

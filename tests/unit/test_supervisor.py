@@ -255,39 +255,6 @@ def test_a_timeout_around_it_is_a_timeout_after_the_step_has_ended():
     asyncio.run(main())
 
 
-def test_meanwhile_is_called_once_the_step_waits():
-    order = []
-
-    async def step():
-        order.append("begun")
-        await asyncio.sleep(0.01)
-        order.append("ended")
-
-    async def main():
-        await uninterrupted(step(), LONG_S, meanwhile=lambda: order.append("meanwhile"))
-
-    asyncio.run(main())
-    assert order == ["begun", "meanwhile", "ended"]
-
-
-def test_a_step_ends_though_what_is_done_meanwhile_fails():
-    ended = []
-
-    async def step():
-        await asyncio.sleep(0.01)
-        ended.append(True)
-
-    def fails():
-        raise Broken
-
-    async def main():
-        with pytest.raises(Broken):
-            await uninterrupted(step(), LONG_S, meanwhile=fails)
-
-    asyncio.run(main())
-    assert ended
-
-
 def test_the_background_ends_with_its_block():
     async def main():
         async with Background() as background:
