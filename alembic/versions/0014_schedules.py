@@ -49,8 +49,8 @@ create table schedule_run (
   first_due_at timestamptz not null,
   due_at timestamptz not null,
   ticks integer not null default 1,
-  state text not null
-    check (state in ('waiting', 'queued', 'running', 'succeeded', 'failed', 'unknown', 'skipped')),
+  state text not null check (state in ('waiting', 'queued', 'running', 'succeeded', 'failed',
+    'unknown', 'cancelled', 'dead', 'skipped')),
   reason text not null default '',
   fired_at timestamptz not null default clock_timestamp(),
   fired_by text not null default '',

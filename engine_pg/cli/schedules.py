@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -39,7 +39,7 @@ Version = Annotated[
     int | None,
     typer.Option(help="Only if the schedule is still at this version, as it was shown.", min=0),
 ]
-Words = Annotated[str | None, typer.Option()]
+_BAD: Final = frozenset({"failed", "unknown", "cancelled", "dead"})
 Work = Callable[[Tx], Awaitable[ScheduleRow | None]]
 
 
@@ -244,7 +244,7 @@ def _history(document: showing.Document) -> RenderableType:
             each["schedule"],
             each["cause"],
             each["ticks"],
-            showing.word(each["state"], good=each["state"] not in ("failed", "unknown")),
+            showing.word(each["state"], good=each["state"] not in _BAD),
             _moment(each["fired_at"]),
             each["fired_by"],
             each["node"] or "",

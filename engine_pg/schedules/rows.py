@@ -12,7 +12,9 @@ from engine_pg.schedules.definition import FIELDS, Definition, defined
 from engine_pg.schedules.planning import Cause, Misfire, Overlap
 from engine_pg.schedules.rule import Timetable
 
-RunState = Literal["waiting", "queued", "running", "succeeded", "failed", "skipped", "unknown"]
+RunState = Literal[
+    "waiting", "queued", "running", "succeeded", "failed", "unknown", "cancelled", "dead", "skipped"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

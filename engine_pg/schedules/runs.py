@@ -95,7 +95,7 @@ delete from schedule_run where run_id in (
     select r.run_id, s.keep_runs,
            row_number() over (partition by r.schedule order by r.fired_at desc, r.due_at desc) as n
       from schedule_run r join schedule s on s.name = r.schedule
-     where r.state in ('succeeded', 'failed', 'unknown', 'skipped')) as numbered
+     where r.ended_at is not null) as numbered
    where n > keep_runs limit 5000)
 """
 

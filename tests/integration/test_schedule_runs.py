@@ -315,7 +315,7 @@ def test_all_but_the_last_runs_of_each_schedule_are_deleted(fresh_database_url):
             await f.late("s", 30)
             await f.settle()
             await f.db.statement(
-                "update schedule_run set state = 'succeeded' where schedule = 's'"
+                "update schedule_run set state = 'succeeded', ended_at = now() where schedule = 's'"
                 " and due_at < (select max(due_at) from schedule_run where schedule = 's')"
             )
             before = await f.runs("s")
