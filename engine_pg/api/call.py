@@ -32,15 +32,15 @@ STALENESS: Final = "Engine-Staleness"
 """The header of an answer that may be out of date: by how many seconds at most."""
 
 
-def aged(reading: Reading, headers: dict[str, str] | None) -> dict[str, str] | None:
-    """Add how old an answer is that the database could not be asked about."""
-    if reading.stale_s is None:
-        return headers
-    return {
-        **(headers or {}),
-        "Age": f"{reading.stale_s:.0f}",
-        STALENESS: f"{reading.stale_s:.3f}",
-    }
+def reading_of(request: Request) -> Reading:
+    """Return what a request is answered from."""
+    return request.scope[READING]
+
+
+def age_of(reading: Reading) -> dict[str, str]:
+    """Return the headers that tell how old an answer is, none when it has all up to its request."""
+    stale_s = reading.stale_s
+    return {} if stale_s is None else {"Age": f"{stale_s:.0f}", STALENESS: f"{stale_s:.3f}"}
 
 
 class Call:
@@ -138,8 +138,8 @@ class Call:
             command_id=command_id,
         )
 
-    def _aged(self, headers: dict[str, str] | None) -> dict[str, str] | None:
-        return aged(self.reading, headers)
+    def _aged(self, headers: dict[str, str] | None) -> dict[str, str]:
+        return {**(headers or {}), **age_of(self.reading)}
 
     async def _command_id(self) -> UUID:
         key = self.request.headers.get("idempotency-key")

@@ -13,9 +13,8 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from engine_pg.api.asked import Filters, field_text, json_object
-from engine_pg.api.call import Call, aged
-from engine_pg.api.settings import expected_version, tagged
+from engine_pg.api.asked import Filters, expected_version, field_text, json_object, tagged
+from engine_pg.api.call import Call, age_of
 from engine_pg.configuration.store import Author
 from engine_pg.db.tx import Tx
 from engine_pg.errors import NotFound
@@ -34,7 +33,7 @@ async def listed(request: Request) -> Response:
     Filters(request)
     call = Call(request)
     document = shown.schedules(call.view.of(ScheduleRow), call.services.settings.now)
-    return JSONResponse(document, headers=aged(call.reading, None))
+    return JSONResponse(document, headers=age_of(call.reading))
 
 
 async def read(request: Request) -> Response:
@@ -44,7 +43,7 @@ async def read(request: Request) -> Response:
     found = call.view.of(ScheduleRow).get(_name(request))
     if found is None:
         raise NotFound(f"there is no schedule {_name(request)[:60]}")
-    return JSONResponse(shown.schedule(found), headers=aged(call.reading, tagged(found.version)))
+    return JSONResponse(shown.schedule(found), headers=tagged(found.version) | age_of(call.reading))
 
 
 async def assign(request: Request) -> Response:

@@ -5,28 +5,24 @@ A version is an ETag; a change with `If-Match` is refused with 412 when somebody
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.asked import Filters, field_text, json_object
+from engine_pg.api.asked import expected_version as _expected
+from engine_pg.api.asked import tagged as _tagged
 from engine_pg.api.auth import IDENTITY
 from engine_pg.api.services import Services
 from engine_pg.configuration import shown, store
 from engine_pg.configuration.store import Author, Book
-from engine_pg.errors import Invalid
-
-_TAG: Final = re.compile(r'"(\d{1,18})"')
 
 
 async def listed(request: Request) -> Response:
     """Answer with all settings."""
     Filters(request)
     book = await _book(request)
-    return JSONResponse(shown.settings(book), headers=tagged(book.version))
+    return JSONResponse(shown.settings(book), headers=_tagged(book.version))
 
 
 async def read(request: Request) -> Response:
@@ -47,7 +43,7 @@ async def assign(request: Request) -> Response:
             _name(request),
             given.get("value"),
             _author(request, reason),
-            expected=expected_version(request),
+            expected=_expected(request),
         )
     return _one(request, book)
 
@@ -58,7 +54,7 @@ async def reset(request: Request) -> Response:
     services: Services = request.app.state.services
     async with services.db.write() as tx:
         book = await store.reset(
-            tx, _name(request), _author(request, reason), expected=expected_version(request)
+            tx, _name(request), _author(request, reason), expected=_expected(request)
         )
     return _one(request, book)
 
@@ -84,24 +80,9 @@ def _name(request: Request) -> str:
 
 def _one(request: Request, book: Book) -> Response:
     document = shown.setting(book, _name(request))
-    return JSONResponse(document, headers=tagged(document["version"]))
+    return JSONResponse(document, headers=_tagged(document["version"]))
 
 
 def _author(request: Request, reason: str) -> Author:
     identity: Identity = request.scope[IDENTITY]
     return Author(identity.name, reason)
-
-
-def tagged(version: int) -> dict[str, str]:
-    """Return the header that tells a version."""
-    return {"ETag": f'"{version}"'}
-
-
-def expected_version(request: Request) -> int | None:
-    """Return the version that the caller has seen; None: he does not say."""
-    text = request.headers.get("if-match", "*").strip()
-    if text == "*":
-        return None
-    if not (found := _TAG.fullmatch(text)):
-        raise Invalid(f"If-Match should be an ETag that was shown, not {text[:40]}")
-    return int(found[1])
