@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from links import Link
 from psycopg import sql
-from replication import Pair
+from replication import SETTLE_SEQUENCES, Pair
 from typer.testing import CliRunner
 
 from engine_pg.cluster import membership
@@ -87,6 +88,8 @@ def replicated(pair: Pair) -> Iterator[Replicated]:
     name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
     create = sql.SQL("create database {} owner engine template engine").format(name)
     pair.primary.ask(create)
+    with psycopg.connect(pair.url(database), autocommit=True) as connection:
+        connection.execute(SETTLE_SEQUENCES)
     pair.wait_until_applied()
     try:
         yield Replicated(pair, database)

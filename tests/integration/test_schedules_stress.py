@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from integration.nodes import eventually, run
-from integration.scheduling import COMMAND, TILED, WORK, firing
+from integration.scheduling import COMMAND, EVERY, TILED, WORK, firing
 
 from engine_pg.clock import boottime
 from engine_pg.db.embedded import EmbeddedPostgres
@@ -155,3 +155,35 @@ async def judge(f, began, end) -> None:
         assert row.fired == len(began_runs)
         assert row.skipped == sum(each.ticks for each in found if each.state == "skipped")
     assert len({each.fired_by for each in await f.runs("each")}) >= 2
+
+
+def test_every_tick_fires_once_through_a_failover_that_leaves_the_old_primary_running(replicated):
+    """Who fired before goes on at the old primary, where no commit is acknowledged any more."""
+
+    async def story():
+        pair = replicated.pair
+        old = pair.primary
+        async with firing(replicated.url, "stays", listening=True) as stays:
+            began = (await stays.set("s", **EVERY | {"grace_s": 0})).due_at
+            loop = asyncio.ensure_future(stays.schedules.run())
+            try:
+                await eventually(lambda: stays.runs("s"), 10)
+                await asyncio.to_thread(pair.promote)
+                new = replicated.url_of(pair.primary.link)
+                async with firing(new, "comes") as comes:
+                    await eventually(lambda: fires_thrice(comes), 15)
+                    [tiled] = await comes.rows(TILED, name="s", every_s=1)
+                    assert tiled["whole"]
+                    assert tiled["ticks"] == tiled["rows"] >= 4
+                    assert tiled["first"] == began
+                    assert {each.fired_by for each in await comes.runs("s")} == {"stays", "comes"}
+            finally:
+                await asyncio.to_thread(old.link.cut)
+                loop.cancel()
+                await asyncio.wait([loop])
+
+    async def fires_thrice(comes):
+        await comes.settle()
+        return sum(each.fired_by == "comes" for each in await comes.runs("s")) >= 3
+
+    run(story(), 60)
