@@ -46,6 +46,9 @@ from engine_pg.ids import new_id
 from engine_pg.inventory.numbering import Numbering
 from engine_pg.replica.reading import Reads
 from engine_pg.replica.replica import Replica
+from engine_pg.schedules.firing import Schedules
+from engine_pg.schedules.known import KNOWN
+from engine_pg.schedules.works import Works
 from engine_pg.settings import Settings
 from engine_pg.singletons import adoption, lock_watch, retention
 from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
@@ -87,6 +90,7 @@ class Node:
         self._live = LiveSettings()
         self._tail = Tail(self._feed("streams"), leaving=self._leaving)
         self._numbering = Numbering(self._db, self._bells)
+        self._schedules = Schedules(self._db, self._bells, KNOWN, node=settings.node)
         self._replica = Replica(self._feed("replica"), self._bells, TABLES)
         self._reads = Reads(self._replica, self._live)
         self._membership: Membership | None = None
@@ -108,6 +112,7 @@ class Node:
             )
             background.start(self._replica.run(), name="replica")
             background.start(self._numbering.run(), name="event numbers")
+            background.start(self._schedules.run(), name="schedules")
             known = background.start(self._live.known(), name="first settings")
             stop = background.start(self._stop.wait(), name="stop")
             await asyncio.wait([known, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -195,14 +200,28 @@ class Node:
                     )
                     watching = group.create_task(runner.watch(), name="command halts")
                     worker = group.create_task(working, name="worker")
+                    works = group.create_task(self._works(membership).serve(), name="works")
                     await self._stop.wait()
                     worker.cancel()
-                    await asyncio.wait([worker])
+                    works.cancel()
+                    await asyncio.wait([worker, works])
                     await membership.leave()
                     living.cancel()
                     watching.cancel()
             finally:
                 self._membership = None
+
+    def _works(self, membership: Membership) -> Works:
+        bodies = retention.Retention(self._db, self._live).works()
+        member_id, node = membership.identity.member_id, self._settings.node
+        return Works(
+            self._db,
+            self._bells,
+            bodies,
+            member_id=member_id,
+            node=node,
+            accepting=lambda: not membership.draining,
+        )
 
     def _driver(self, address: str, port: int) -> HostDriver:
         timeout_s = self._live.now.host_call_timeout_s
@@ -233,8 +252,7 @@ class Node:
         fencing, lead = membership.fencing, membership.leaders.register
         monitor = Monitor(self._db, fencing, hosts, self._commands, self._live)
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
-        feed = FeedRetention(self._db, self._keep)
-        lead(retention.NAME, retention.Retention(fencing, feed, self._live).run)
+        lead(retention.FEED, FeedRetention(self._db, self._keep).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)

@@ -15,13 +15,14 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from hypothesis import settings
 from psycopg import sql
+from replication import SETTLE_SEQUENCES
 
 from engine_pg.db.embedded import EmbeddedPostgres
 
@@ -120,15 +121,6 @@ def postgres(request: pytest.FixtureRequest, roomy_tmp: Path) -> Iterator[Postgr
         server.stop("immediate")
 
 
-# A sequence logs 32 numbers at a time. A clone inherits those that its template has logged and
-# not yet drawn, but not the log: after an immediate restart it would draw the same ones again.
-_SETTLE_SEQUENCES: Final = """
-select setval(format('%I.%I', schemaname, sequencename)::regclass,
-              coalesce(last_value, start_value), last_value is not null)
-  from pg_sequences
-"""
-
-
 @pytest.fixture(scope="session")
 def template_database(postgres: PostgresServer) -> Iterator[str]:
     """Yield the name of a database that was migrated once, to be cloned."""
@@ -137,7 +129,7 @@ def template_database(postgres: PostgresServer) -> Iterator[str]:
     with postgres.database() as url:
         upgrade(url)
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(_SETTLE_SEQUENCES)
+            connection.execute(SETTLE_SEQUENCES)
         yield urlsplit(url).path.removeprefix("/")
 
 

@@ -49,6 +49,13 @@ STREAMS = """
 select 1 from pg_stat_replication where sync_state = 'sync' and state = 'streaming'
 """
 _BOUND_S = 30.0
+# A sequence logs 32 numbers at a time. A clone inherits those that its template has logged and
+# not yet drawn, but not the log: after an immediate restart it would draw the same ones again.
+SETTLE_SEQUENCES = """
+select setval(format('%I.%I', schemaname, sequencename)::regclass,
+              coalesce(last_value, start_value), last_value is not null)
+  from pg_sequences
+"""
 
 
 def until(check: Callable[[], object], bound_s: float = _BOUND_S) -> None:

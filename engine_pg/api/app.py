@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine_pg.api import cluster, commands, health, settings, sso, status
+from engine_pg.api import cluster, commands, health, schedules, settings, sso, status
 from engine_pg.api.auth import Authentication
 from engine_pg.api.changes import endpoint as changes
 from engine_pg.api.edge.correlation import Correlation
@@ -80,6 +80,17 @@ ROUTES: Final = (
     on("/api/v1/settings", GET=settings.listed),
     on("/api/v1/settings/history", GET=settings.history),
     on("/api/v1/settings/{name}", GET=settings.read, PUT=settings.assign, DELETE=settings.reset),
+    on("/api/v1/schedules", GET=schedules.listed),
+    on(
+        "/api/v1/schedules/{name}",
+        GET=schedules.read,
+        PUT=schedules.assign,
+        DELETE=schedules.remove,
+    ),
+    on("/api/v1/schedules/{name}/pause", POST=schedules.pause),
+    on("/api/v1/schedules/{name}/resume", POST=schedules.resume),
+    on("/api/v1/schedules/{name}/trigger", POST=schedules.trigger),
+    on("/api/v1/schedules/{name}/runs", GET=schedules.history),
     on("/ovirt-engine/sso/oauth/token", POST=sso.token),
     on("/ovirt-engine/services/sso-logout", POST=sso.logout),
     api("", GET=root.read),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final, Literal, cast
 
@@ -13,6 +14,7 @@ from engine_pg.errors import Invalid
 
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 _LONGEST: Final = 1000
+_TAG: Final = re.compile(r'"(\d{1,18})"')
 
 
 class Filters:
@@ -78,3 +80,18 @@ def field_text(given: Mapping[str, object], name: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise Invalid(f"The field {name} should be a text")
     return text
+
+
+def tagged(version: int) -> dict[str, str]:
+    """Return the header that tells a version."""
+    return {"ETag": f'"{version}"'}
+
+
+def expected_version(request: Request) -> int | None:
+    """Return the version that the caller has seen; None: he does not say."""
+    text = request.headers.get("if-match", "*").strip()
+    if text == "*":
+        return None
+    if not (found := _TAG.fullmatch(text)):
+        raise Invalid(f"If-Match should be an ETag that was shown, not {text[:40]}")
+    return int(found[1])

@@ -38,6 +38,12 @@ union all select 'engine_feed_oldest_writer_seconds', null,
   from pg_stat_activity where backend_xid is not null
 union all select 'engine_commands', state, count(*) from command
            where ended_at is null or ended_at > now() - interval '1 hour' group by state
+union all select 'engine_schedules',
+       case when problem <> '' then 'set_aside' when paused then 'paused' else 'active' end,
+       count(*) from schedule group by 2
+union all select 'engine_schedule_overdue_seconds', null,
+       coalesce(max(extract(epoch from clock_timestamp() - fires_at)), 0)
+  from schedule where fires_at < clock_timestamp() and not paused and problem = ''
 union all select 'engine_hosts', status, count(*) from host group by status
 union all select 'engine_vms', status, count(*) from vm group by status
 """
@@ -52,6 +58,11 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "engine_lock_oldest_wait_seconds": ("", "How long the oldest request has waited."),
     "engine_epoch": ("", "The epoch: it rises with every restart and failover of PostgreSQL."),
     "engine_commands": ("state", "Commands that are open or ended within the last hour."),
+    "engine_schedules": ("state", "Schedules; set aside: they break a rule and do not fire."),
+    "engine_schedule_overdue_seconds": (
+        "",
+        "For how long the tick that has waited most could have been fired.",
+    ),
     "engine_hosts": ("status", "Hosts."),
     "engine_vms": ("status", "VMs."),
     "engine_feed_changes": ("", "Changes that are kept in the feed, at most."),

@@ -13,12 +13,14 @@ from engine_pg.replica.coordination import COORDINATION
 from engine_pg.replica.inventory import INVENTORY
 from engine_pg.replica.replica import Replica
 from engine_pg.replica.table import Table
+from engine_pg.schedules.replicated import SCHEDULES
 
 TABLES: Final[tuple[Table[Any], ...]] = (
     *INVENTORY,
     *COORDINATION,
     *COMMANDS,
     *SETTINGS,
+    *SCHEDULES,
     *ACCOUNTS,
 )
 

@@ -5,24 +5,21 @@ A version is an ETag; a change with `If-Match` is refused with 412 when somebody
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine_pg.api.accounts.tokens import Identity
 from engine_pg.api.asked import Filters, field_text, json_object
+from engine_pg.api.asked import expected_version as _expected
+from engine_pg.api.asked import tagged as _tagged
 from engine_pg.api.auth import IDENTITY
 from engine_pg.api.call import age_of, reading_of
 from engine_pg.api.services import Services
 from engine_pg.configuration import shown, store
 from engine_pg.configuration.store import Author, Book
-from engine_pg.errors import Invalid
 from engine_pg.replica import cluster_settings
-
-_TAG: Final = re.compile(r'"(\d{1,18})"')
 
 
 async def listed(request: Request) -> Response:
@@ -89,17 +86,3 @@ def _one(request: Request, book: Book, headers: Mapping[str, str] | None = None)
 def _author(request: Request, reason: str) -> Author:
     identity: Identity = request.scope[IDENTITY]
     return Author(identity.name, reason)
-
-
-def _tagged(version: int) -> dict[str, str]:
-    return {"ETag": f'"{version}"'}
-
-
-def _expected(request: Request) -> int | None:
-    """Return the version that the caller has seen; None: he does not say."""
-    text = request.headers.get("if-match", "*").strip()
-    if text == "*":
-        return None
-    if not (found := _TAG.fullmatch(text)):
-        raise Invalid(f"If-Match should be the ETag of a setting, not {text[:40]}")
-    return int(found[1])

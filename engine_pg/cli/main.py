@@ -67,6 +67,10 @@ COMMANDS: Final = {
         "engine_pg.cli.settings:app",
         "Show and change what all nodes go by; no node is restarted.",
     ),
+    "schedules": (
+        "engine_pg.cli.schedules:app",
+        "Show, change, pause and trigger what happens at set times; no node is restarted.",
+    ),
     "users": ("engine_pg.cli.users:app", "Add, list and remove those who may log in."),
     "host-sim": (
         "engine_pg.cli.host_sim:app",

@@ -122,8 +122,13 @@ def _change(work: Callable[[Tx], Awaitable[Book]], name: str, *, as_json: bool) 
         Console().print(said, highlight=False, markup=False)
 
 
+def author_name() -> str:
+    """Return who works at this terminal."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
 def _author(reason: str) -> Author:
-    return Author(f"{getpass.getuser()}@{socket.gethostname()}", reason)
+    return Author(author_name(), reason)
 
 
 def _text(value: object) -> str:

@@ -81,14 +81,14 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who changes a setting, and why."""
+    """Who changes something, and why."""
 
     name: str
     reason: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.strip():
-            raise Invalid("whoever changes a setting says who he is")
+            raise Invalid("whoever changes something says who he is")
         if len(self.reason) > _LONGEST or not self.reason.isprintable():
             raise Invalid(f"the reason should be one line of at most {_LONGEST} characters")
 

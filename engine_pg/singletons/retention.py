@@ -1,79 +1,74 @@
-"""Trims history: ended commands and members, old events, changes that every reader has seen."""
+"""Trims history: what the schedules `trim-...` run.
+
+In slices, of which each is a transaction: a long delete would hold back everything that looks at
+the oldest transaction. A slice is deleted once, however many nodes are at it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, LiteralString
 
-from engine_pg.cluster.feed import FeedRetention
-from engine_pg.cluster.fence import Fencing
-from engine_pg.cluster.leaders import Leadership
 from engine_pg.configuration.live import LiveSettings
+from engine_pg.db.database import Database
 from engine_pg.db.tx import Record
+from engine_pg.schedules.runs import TRIM as TRIM_RUNS
+from engine_pg.schedules.works import Body
 
-log = logging.getLogger(__name__)
-
-NAME: Final = "retention"
-_PERIOD_S: Final = 600.0
+FEED: Final = "retention"
+"""The singleton that trims the change feed: it follows the readers, and is no schedule."""
 _PAUSE_S: Final = 1.0
+_FULL: Final = 1000
 
-# In slices: a long delete would hold back everything that looks at the oldest transaction.
 TRIM: Final[Mapping[str, LiteralString]] = {
-    "event": """
+    "events": """
         delete from event where event_id in (
           select event_id from event
            where at < now() - %(event_days)s::float8 * interval '1 day'
            order by at limit 5000)""",
-    "command": """
+    "commands": """
         delete from command where command_id in (
           select command_id from command
            where submitted_at < now() - %(command_days)s::float8 * interval '1 day'
              and ended_at is not null order by submitted_at limit 1000)""",
-    "request_key": """
+    "request-keys": """
         delete from request_key where (user_id, key) in (
           select user_id, key from request_key
            where claimed_at < now() - %(command_days)s::float8 * interval '1 day'
            order by claimed_at limit 1000)""",
-    "member": """
+    "members": """
         delete from member m where state = 'ended'
            and ended_at < now() - %(member_days)s::float8 * interval '1 day'
            and not exists (select from lock_grant g where g.member_id = m.member_id)
            and not exists (select from leader l where l.member_id = m.member_id)
            and not exists (select from command c where c.member_id = m.member_id)""",
+    "runs": TRIM_RUNS,
 }
 
 
 class Retention:
-    """The singleton `retention`."""
+    """The works that trim."""
 
-    def __init__(self, fencing: Fencing, feed: FeedRetention, settings: LiveSettings) -> None:
-        self._fencing = fencing
-        self._feed = feed
+    def __init__(self, db: Database, settings: LiveSettings) -> None:
+        self._db = db
         self._settings = settings
 
-    async def run(self, leadership: Leadership) -> None:
-        """Trim until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._feed.run(leadership))
-            group.create_task(self._trim(leadership))
+    def works(self) -> dict[str, Body]:
+        """Return them by the name that schedules call them by."""
+        return {f"trim-{what}": partial(self.trim, what) for what in TRIM}
 
-    async def _trim(self, leadership: Leadership) -> None:
-        """Trim now and then; a slice that was full is followed by the next at once."""
+    async def trim(self, what: str) -> str:
+        """Delete what is over for long enough, until nothing of it is left."""
+        deleted = 0
         while True:
-            full = False
-            for table, statement in TRIM.items():
-                await leadership.until_trusted()
-                async with self._fencing.tx(leadership.fence) as tx:
-                    trimmed = await tx.run(statement, self._ages())
-                full = full or trimmed >= 1000
-                if trimmed:
-                    log.info("trimmed %d rows of %s", trimmed, table)
-            if full:
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                await self._settings.changed(_PERIOD_S)
+            async with self._db.write() as tx:
+                slice_ = await tx.run(TRIM[what], self._ages())
+            deleted += slice_
+            if slice_ < _FULL:
+                return f"deleted {deleted} {what}"
+            await asyncio.sleep(_PAUSE_S)
 
     def _ages(self) -> Record:
         now = self._settings.now

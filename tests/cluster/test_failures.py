@@ -5,22 +5,26 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cluster.conftest import BOUND_S, TTL_S, until
+from integration.scheduling import EVERY, TILED, firing
 
 from engine_pg.clock import boottime
 from engine_pg.demo.kill_node import PROMISED_S, Takeover, kill_node
 from engine_pg.demo.restart_database import restart_database
 from engine_pg.demo.story import play
 from engine_pg.demo.verdict import Figure
+from engine_pg.errors import EngineError
 
 VMS = 10
 HANDOVER_S = 1.0
 FROZEN_S = 3.0
 STATES = "select state from member where member_id = %(member)s"
 RENEWAL = "select renewal from member where member_id = %(member)s"
+LEADER = "select node from leader join member using (member_id) where name = 'adoption'"
 LIVE = "select count(*) as count from member where state = 'live' and member_id = any(%(ids)s)"
 
 with_fencing = pytest.mark.parametrize("laboratory", ["all"], indirect=True)
@@ -155,6 +159,45 @@ def test_after_a_freeze_longer_than_a_lease_the_first_to_come_back_buries_nobody
         return [Figure("ended", "taken for dead", len(ids) - live, most=0)]
 
     tell_story(laboratory, incident)
+
+
+@with_fencing
+def test_each_tick_fires_once_and_runs_while_the_leader_is_killed_and_the_database_restarts(
+    laboratory,
+):
+    """The leader of the safety net behind the queue dies, and then the database, ticks going on."""
+
+    async def story():
+        async with firing(laboratory.target.database_url) as f:
+            await f.set("each-second", **EVERY)
+            try:
+                await hurt(f)
+            finally:
+                await f.pause("each-second", paused=True)
+            await until(lambda: over(f))
+            [tiled] = await f.rows(TILED, name="each-second", every_s=1)
+            assert tiled["whole"]
+            assert tiled["ticks"] == tiled["rows"] >= 6
+            runs = await f.runs("each-second")
+            assert {each.state for each in runs} == {"succeeded"}
+
+    async def hurt(f):
+        await until(lambda: succeeded(f, 1))
+        [leader] = await f.rows(LEADER)
+        laboratory.target.signal(leader["node"], signal.SIGKILL)
+        await until(lambda: succeeded(f, 3))
+        await laboratory.target.restart_database()
+        await until(lambda: succeeded(f, 6))
+        await laboratory.target.until_whole()
+
+    async def succeeded(f, count):
+        with suppress(EngineError):
+            return sum(each.state == "succeeded" for each in await f.runs("each-second")) >= count
+
+    async def over(f):
+        return {each.state for each in await f.runs("each-second")} <= {"succeeded", "failed"}
+
+    laboratory.run(story())
 
 
 @with_fencing

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from links import Link
 from psycopg import sql
-from replication import Pair
+from replication import SETTLE_SEQUENCES, Pair
+from typer.testing import CliRunner
 
 from engine_pg.cluster import membership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    import typer
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,21 @@ def no_poll(monkeypatch):
     monkeypatch.setattr(membership, "_POLL_S", 1000.0)
 
 
+@pytest.fixture
+def command_line(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return what calls a command line on a database of its own; what it raises is raised."""
+    monkeypatch.setenv("ENGINE_DATABASE_URL", fresh_database_url)
+
+    def called(app: typer.Typer, *words: object) -> str:
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return called
+
+
 @pytest.fixture(scope="session")
 def pair(roomy_tmp: Path) -> Iterator[Pair]:
     """Yield a primary and its synchronous standby."""
@@ -69,6 +88,8 @@ def replicated(pair: Pair) -> Iterator[Replicated]:
     name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
     create = sql.SQL("create database {} owner engine template engine").format(name)
     pair.primary.ask(create)
+    with psycopg.connect(pair.url(database), autocommit=True) as connection:
+        connection.execute(SETTLE_SEQUENCES)
     pair.wait_until_applied()
     try:
         yield Replicated(pair, database)

@@ -6,12 +6,12 @@ import asyncio
 import json
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 
 import psycopg
 import pytest
 from apinode import USER, Api, run
 from integration.nodes import eventually
-from typer.testing import CliRunner
 
 from engine_pg.cli.settings import app
 from engine_pg.cluster.feed import Feed
@@ -34,18 +34,9 @@ def served(fresh_database_url):
 
 
 @pytest.fixture
-def call(fresh_database_url, monkeypatch):
+def call(command_line):
     """Call the command; what it raises is raised."""
-    monkeypatch.setenv("ENGINE_DATABASE_URL", fresh_database_url)
-
-    def called(*words: object) -> str:
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    return called
+    return partial(command_line, app)
 
 
 @asynccontextmanager

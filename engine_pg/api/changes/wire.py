@@ -19,6 +19,7 @@ TOPICS: Final = (
     "host_statistics",
     "leader",
     "member",
+    "schedule",
     "setting",
     "vm",
 )
