@@ -1,6 +1,6 @@
 """A node that runs commands, in a process of its own, and stops where it is told to.
 
-    python command_worker.py DATABASE_URL NODE [--poison] [--limit N]
+    python command_worker.py DATABASE_URL NODE [--poison] [--limit N] [--ttl S]
 
 It says "ready" when it is a member, and takes work from a line `work` on until a line `rest`.
 `work COMMAND/STEP/PLACE`: at this boundary it says so and waits until it is continued.
@@ -21,10 +21,10 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from integration.nodes import LEASE, eventually, swallow_end
+from integration.nodes import eventually, swallow_end
 from integration.trials import Trial
 
-from engine_pg.cluster.membership import Membership
+from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.commands.definition import Definition
 from engine_pg.commands.registry import REGISTRY
@@ -122,7 +122,11 @@ async def live(options: argparse.Namespace) -> None:
     ):
         background.start(bells.run(), name="bells")
         membership = Membership(
-            db, Identity(new_id(), options.node), bells=bells, lease=LEASE, weight=1.0
+            db,
+            Identity(new_id(), options.node),
+            bells=bells,
+            lease=Lease(options.ttl, options.ttl / 10, options.ttl / 10),
+            weight=1.0,
         )
         membership.leaders.register(adoption.NAME, adoption.Adoption(membership.fencing, bells).run)
         runner = Telling(
@@ -152,6 +156,7 @@ def main() -> None:
     parser.add_argument("node")
     parser.add_argument("--poison", action="store_true")
     parser.add_argument("--limit", type=int, default=5)
+    parser.add_argument("--ttl", type=float, default=1.0)
     logging.basicConfig(level=logging.WARNING)
     asyncio.run(live(parser.parse_args()))
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from integration.nodes import TestNode, eventually, node
+from integration.nodes import LEASE, TestNode, eventually, node
 
 from engine_pg.clock import boottime
+from engine_pg.cluster.membership import Lease
 from engine_pg.commands.definition import Definition, HostStep
 from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.rows import CommandView, Submission
@@ -228,6 +229,7 @@ async def engine(
     driver: type[VdsmDriver] = VdsmDriver,
     patience_s: float = 5.0,
     more: dict[str, Definition] | None = None,
+    lease: Lease = LEASE,
     **runner: Any,
 ) -> AsyncGenerator[Engine]:
     """Yield an engine; `more` are commands that it knows beside the product's."""
@@ -235,7 +237,7 @@ async def engine(
         HostConnections(
             lambda address, port: driver(address, port, connect_timeout_s=1.0)
         ) as hosts,
-        node(url, name) as one,
+        node(url, name, lease=lease) as one,
         Background() as background,
     ):
         made = Engine(one, hosts, patience_s, more or {}, **runner)

@@ -17,6 +17,7 @@ from integration.crews import Hand, hand, hired
 from integration.engines import engine, simulated
 from integration.nodes import eventually
 
+from engine_pg.cluster.membership import Lease
 from engine_pg.commands.boundaries import end
 from engine_pg.commands.registry import REGISTRY
 
@@ -24,6 +25,8 @@ CHOSEN = os.environ.get("ENGINE_BOUNDARIES", "1")
 SAMPLE = 5
 BOUND_S = 120.0
 GRANTS = "select kind, id from lock_grant"
+PATIENT = Lease(10.0, 1.0, 1.0)
+"""Of those who are not to die, however busy the machine is."""
 
 
 def sample(seed: str) -> list[Case]:
@@ -53,7 +56,7 @@ def hosts(request):
 @pytest.fixture(scope="module")
 def rescuer(runner, database_url):
     """Have a node that takes work when it is told to, for all cases."""
-    one = runner.run(hired(database_url, "rescuer"))
+    one = runner.run(hired(database_url, "rescuer", "--ttl", "10"))
     yield one
     runner.run(one.end())
 
@@ -69,11 +72,11 @@ def test_every_boundary_of_every_command_is_a_case():
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_a_dead_node_had_begun_is_done_once(runner, database_url, hosts, rescuer, case):
     async def bounded() -> None:
-        async with asyncio.timeout(BOUND_S), engine(database_url, "director") as a:
+        async with asyncio.timeout(BOUND_S), engine(database_url, "director", lease=PATIENT) as a:
             await story(a)
 
     async def story(a) -> None:
-        async with hand(database_url, "victim") as victim:
+        async with hand(database_url, "victim", "--ttl", "1.5") as victim:
             stage = Stage(a, hosts)
             submission = await stage.set(case.at.command)
             await victim.told("work", str(case.at), case.fails)
