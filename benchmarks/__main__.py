@@ -11,7 +11,7 @@ import runpy
 import sys
 from typing import Final
 
-ALL: Final = ("locks", "jobs")
+ALL: Final = ("locks", "feed", "jobs")
 
 
 def main() -> None:
