@@ -170,7 +170,7 @@ def test_a_fetch_whose_answer_was_lost_is_repeated(database_url):
                 ids = await one.defer(3)
 
                 async def given():
-                    return len(await one.jobs("doing")) == 3
+                    return await one.jobs("doing")  # some of them: it may have looked early
 
                 await eventually(given)  # committed: the jobs are this worker's, who does not know
                 assert not one.begun
