@@ -250,7 +250,9 @@ def test_a_job_comes_and_goes_with_its_callers_transaction(fresh_database_url, m
             for number in (3, 4, 5):  # rung by the commit itself: all others have rung by then
                 async with one.db.write() as tx:
                     another = asked(plain, number=number)
-                    await store.submit(tx, another, description="yes", subject_kind="test")
+                    await store.submit(
+                        tx, store.written(another, description="yes", subject_kind="test")
+                    )
                 await final(one, plain, number - 1, 5)
             assert plain.order == [2, 3, 4, 5]
 
