@@ -355,6 +355,7 @@ def test_who_does_not_wait_asks_again_when_he_met_a_mere_probe(fresh_database_ur
     run(story())
 
 
+@pytest.mark.usefixtures("no_poll")  # who asks again is told by the answer to that
 def test_who_waits_is_told_at_once_that_his_member_was_ended(fresh_database_url):
     async def story():
         url = fresh_database_url
