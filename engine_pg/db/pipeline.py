@@ -148,8 +148,10 @@ class Pipeline:
         if asked.error is not None:
             asked.future.set_exception(asked.error)
         elif warnings or asked.value is None:
-            text = ", ".join(warnings) or "there was no answer"
-            asked.future.set_exception(OutcomeUnknown(f"the server warned: {text}"))
+            warned = (
+                f"the server warned: {', '.join(warnings)}" if warnings else "no value came back"
+            )
+            asked.future.set_exception(OutcomeUnknown(warned))
         else:
             asked.future.set_result(asked.value)
 

@@ -117,7 +117,7 @@ def test_a_warning_makes_one_outcome_unknown(empty_database_url):
 def test_no_value_is_no_answer(empty_database_url):
     async def story():
         async with pipeline(empty_database_url) as (ask, _connection, _piped):
-            with pytest.raises(OutcomeUnknown):
+            with pytest.raises(OutcomeUnknown, match="no value came back"):
                 await ask(None)
 
     run(story())
