@@ -41,6 +41,7 @@ from engine_pg.db.urls import libpq_url
 from engine_pg.errors import EngineError, Invalid
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
+from engine_pg.hosts.names import Names
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.inventory.numbering import Numbering
@@ -87,6 +88,7 @@ class Node:
             on_commit=lambda: self._bells.ring_soon(CHANGES),
         )
         self._commands = Commands(self._db, self._bells, REGISTRY)
+        self._names = Names()
         self._live = LiveSettings()
         self._tail = Tail(self._feed("streams"), leaving=self._leaving)
         self._numbering = Numbering(self._db, self._bells)
@@ -225,7 +227,7 @@ class Node:
 
     def _driver(self, address: str, port: int) -> HostDriver:
         timeout_s = self._live.now.host_call_timeout_s
-        return VdsmDriver(address, port, connect_timeout_s=timeout_s)
+        return VdsmDriver(address, port, names=self._names, connect_timeout_s=timeout_s)
 
     def _keep(self) -> Keep:
         now = self._live.now

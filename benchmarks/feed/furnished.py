@@ -20,7 +20,8 @@ FILL: Final = (
     with c as (select cluster_id, row_number() over () as n from cluster)
     insert into host (host_id, cluster_id, name, address, status, cpu_sockets, cpu_cores,
                       cpu_threads, memory_bytes, hardware_id)
-    select gen_random_uuid(), c.cluster_id, 'host-' || h, 'host-' || h || '.example', 'up',
+    select gen_random_uuid(), c.cluster_id, 'host-' || h,
+           '127.1.' || h / 250 || '.' || h %% 250 + 1, 'up',
            2, 16, 2, 1::bigint << 38, gen_random_uuid()
       from generate_series(1, %(hosts)s) h join c on c.n = h %% 10 + 1
     """,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from engine_pg.clock import boottime
+
+_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,10 @@ class Target:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
+class Refused(RuntimeError):
+    """The server has no answer now, and says when to ask again."""
+
+
 class Client:
     """One connection that is kept."""
 
@@ -44,31 +51,39 @@ class Client:
         """Ask once, and return the answer's body."""
         self._writer.write(target.request)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        body = await self._reader.readexactly(length)
+        if head.startswith(b"http/1.1 503"):
+            raise Refused(body.decode())
         if not head.startswith(b"http/1.1 200"):
             raise RuntimeError(head.decode())
-        length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-        return await self._reader.readexactly(length)
+        return body
 
     def close(self) -> None:
         """Leave."""
         self._writer.close()
 
 
-async def rate(target: Target, clients: int, seconds: float) -> float:
-    """Return how many answers a second so many clients get."""
-    answers = 0
+async def rate(target: Target, clients: int, seconds: float) -> tuple[float, int]:
+    """Return how many answers a second so many clients get, and how often one was refused."""
+    answers = refused = 0
     until = boottime() + seconds
 
     async def ask() -> None:
-        nonlocal answers
+        nonlocal answers, refused
         client = await Client.connected(target)
         while boottime() < until:
-            await client.get(target)
-            answers += 1
+            try:
+                await client.get(target)
+            except Refused:
+                refused += 1
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                answers += 1
         client.close()
 
     began_at = boottime()
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(ask())
-    return answers / (boottime() - began_at)
+    return answers / (boottime() - began_at), refused

@@ -76,7 +76,7 @@ async def measure(place: Ground, seconds: float) -> Found:
                 "queried": Target(said["ports"]["ours"], QUERIED, token),
             }
             await check_same(targets)
-            rates = await rates_of(targets, seconds)
+            rates, refused = await rates_of(targets, seconds)
             barriers = await barriers_at_once(process, targets["ours"])
             client = await Client.connected(targets["ours"])
             await client.get(Target(targets["ours"].port, ALL, token))
@@ -88,6 +88,7 @@ async def measure(place: Ground, seconds: float) -> Found:
         "vms": VMS,
         "clients": CLIENTS,
         "answers_per_s": {kind: round(found, 1) for kind, found in median.items()},
+        "refused": refused,
         "joins_s": [round(took_s, 2) for took_s, _ in joins],
         "joins_processor_s": [round(busy_s, 2) for _, busy_s in joins],
         "copied_s": said["copied_s"],
@@ -122,13 +123,18 @@ async def check_same(targets: dict[str, Target]) -> None:
         raise RuntimeError("the answers are not the same")
 
 
-async def rates_of(targets: dict[str, Target], seconds: float) -> dict[str, list[float]]:
-    """Return the answers a second, round by round."""
+async def rates_of(
+    targets: dict[str, Target], seconds: float
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Return the answers a second, round by round, and how often each way had none."""
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    refusals: dict[str, int] = dict.fromkeys(KINDS, 0)
     for number in range(ROUNDS):
         for kind in rotated(KINDS, number):
-            rates[kind].append(await rate(targets[kind], CLIENTS, seconds))
-    return rates
+            answers_per_s, refused = await rate(targets[kind], CLIENTS, seconds)
+            rates[kind].append(answers_per_s)
+            refusals[kind] += refused
+    return rates, refusals
 
 
 async def barriers_at_once(process: Process, listed: Target) -> int:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from engine_pg.errors import Conflict, HostUnreachable
 from engine_pg.hosts.driver import Traits
+from engine_pg.hosts.names import Names
 from engine_pg.hosts.vdsm import replies
 from engine_pg.hosts.vdsm.events import Broadcast
 from engine_pg.hosts.vdsm.rpc import RpcConnection
@@ -40,12 +41,14 @@ class VdsmDriver(VdsmVms):
         address: str,
         port: int,
         *,
+        names: Names | None = None,
         ssl: SSLContext | None = None,
         connect_timeout_s: float = 10.0,
         heartbeat_s: float = 5.0,
     ) -> None:
         self._address = address
         self._port = port
+        self._names = names or Names()
         self._ssl = ssl
         self._connect_timeout_s = connect_timeout_s
         self._heartbeat_s = heartbeat_s
@@ -77,6 +80,7 @@ class VdsmDriver(VdsmVms):
         rpc = await RpcConnection.open(
             self._address,
             self._port,
+            names=self._names,
             ssl=self._ssl,
             heartbeat_s=self._heartbeat_s,
             on_event=broadcast.publish,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self, cast
 from uuid import uuid4
 
@@ -17,10 +18,11 @@ from engine_pg.hosts.vdsm.faults import fault
 from engine_pg.hosts.vdsm.stomp import StompConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from ssl import SSLContext
 
     from engine_pg.hosts.driver import OpCtx
+    from engine_pg.hosts.names import Names
 
 MAX_IN_FLIGHT: Final = 256
 MAX_CORRELATION_CHARS: Final = 255
@@ -47,6 +49,7 @@ class RpcConnection:
         address: str,
         port: int,
         *,
+        names: Names,
         ssl: SSLContext | None,
         heartbeat_s: float,
         on_event: Callable[[str, object], None],
@@ -54,9 +57,8 @@ class RpcConnection:
     ) -> Self:
         """Connect, greet and subscribe; any failure to do so is `HostUnreachable`."""
         rpc = cls(on_event, on_lost)
-        loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: rpc._stomp, address, port, ssl=ssl)
+            await rpc._reach(await names.addresses(address), address, port, ssl)
         except (OSError, ValueError, OverflowError) as error:
             raise HostUnreachable(f"{address}:{port}: {error}") from error
         try:
@@ -67,6 +69,23 @@ class RpcConnection:
             rpc.abort("the connection attempt ended")
             raise
         return rpc
+
+    async def _reach(
+        self, addresses: Sequence[str], name: str, port: int, ssl: SSLContext | None
+    ) -> None:
+        """Connect to the first address that answers; its certificate must be the name's."""
+        loop = asyncio.get_running_loop()
+        server = name if ssl else None
+        *others, last = addresses or [name]
+        for address in others:
+            with suppress(OSError):
+                await loop.create_connection(
+                    lambda: self._stomp, address, port, ssl=ssl, server_hostname=server
+                )
+                return
+        await loop.create_connection(
+            lambda: self._stomp, last, port, ssl=ssl, server_hostname=server
+        )
 
     async def call(
         self, method: str, params: Mapping[str, object], ctx: OpCtx, *, changes: bool
