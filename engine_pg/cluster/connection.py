@@ -24,8 +24,12 @@ select set_config('idle_session_timeout', %(ttl_ms)s, false),
        set_config('lock_timeout', '2s', false),
        set_config('statement_timeout', '0', false),
        set_config('synchronous_commit', 'on', false),
-       set_config('engine_pg.rings', 'after commit', false)
+       set_config('engine_pg.rings', 'after commit', false),
+       set_config('plan_cache_mode', 'force_generic_plan', false),
+       set_config('enable_hashjoin', 'off', false),
+       set_config('enable_mergejoin', 'off', false)
 """
+"""The last three: each statement is planned once, for tables that may have grown since."""
 
 
 class SessionConnection:

@@ -18,7 +18,7 @@ from engine_pg.db.urls import schema_url
 from engine_pg.errors import Conflict, Invalid
 
 SCHEMA: Final = "engine_pg"
-REVISION: Final = "0009"
+REVISION: Final = "0016"
 LIVE: Final = "select node from member where state = 'live' and expires_at > clock_timestamp()"
 
 

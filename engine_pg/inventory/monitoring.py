@@ -26,11 +26,11 @@ select h.*, exists (select from lock_grant g
 STRAYS: Final[LiteralString] = """
 select v.* from vm v
  where v.vm_id = any(%(ids)s::uuid[]) and v.host_id is distinct from %(host_id)s
-   and not exists (select from lock_grant g where g.kind = 'vm' and g.id = v.vm_id::text)
+   and not lock_is_granted('vm', v.vm_id::text, 'exclusive')
    and not exists (select from command c where c.subject_id = v.vm_id and c.ended_at is null)
 """
 VMS: Final[LiteralString] = """
-select v.*, exists (select from lock_grant g where g.kind = 'vm' and g.id = v.vm_id::text)
+select v.*, lock_is_granted('vm', v.vm_id::text, 'exclusive')
             or exists (select from command c
                         where c.subject_id = v.vm_id and c.ended_at is null) as busy
   from vm v where v.host_id = %(host_id)s
@@ -61,12 +61,12 @@ update host set status = %(status)s, status_detail = %(detail)s
 VM_STATUS: Final[LiteralString] = """
 update vm set status = %(status)s
  where vm_id = %(vm_id)s and version = %(version)s
-   and not exists (select from lock_grant where kind = 'vm' and id = %(vm_id)s::text)
+   and not lock_is_granted('vm', %(vm_id)s::text, 'exclusive')
 """
 VMS_UNKNOWN: Final[LiteralString] = """
 update vm set status = 'unknown'
  where host_id = %(host_id)s and status <> 'unknown'
-   and not exists (select from lock_grant where kind = 'vm' and id = vm.vm_id::text)
+   and not lock_is_granted('vm', vm.vm_id::text, 'exclusive')
 """
 
 

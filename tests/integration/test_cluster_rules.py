@@ -209,6 +209,7 @@ def test_what_must_outlive_a_crash_is_logged(fresh_database_url):
     run(story())
 
 
+@pytest.mark.parametrize("mode", [together, alone])
 @pytest.mark.parametrize(
     "befalls",
     [
@@ -218,12 +219,12 @@ def test_what_must_outlive_a_crash_is_logged(fresh_database_url):
     ],
     ids=["overdue", "ended", "adoptable"],
 )
-def test_a_grant_refuses_whatever_the_state_of_its_member(befalls, fresh_database_url):
+def test_a_grant_refuses_whatever_the_state_of_its_member(befalls, mode, fresh_database_url):
     async def story():
         url = fresh_database_url
         async with node(url, "b") as b:
             async with await raw(url) as connection:
-                await batch(connection, await joined(connection), 1, asking(together("stands")))
+                await batch(connection, await joined(connection), 1, asking(mode("stands")))
             await b.db.statement(befalls)
 
             async def advisory_lock_is_free():
