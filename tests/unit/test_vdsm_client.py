@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-from uuid import uuid4
 
 import pytest
 from vdsm_script import CAPABILITIES, HOST_UUID, VM_ID, ScriptedHost, ctx, run
@@ -414,7 +413,7 @@ def test_answers_find_their_calls_in_any_order():
         b'{"id": null, "error": {"code": -32700}}',
         b'{"id": ["list"], "result": true}',
         b'{"id": 5, "result": true}',
-        json.dumps({"id": str(uuid4()), "result": True}).encode(),
+        b'{"id": "6f1a2c34-5b7d-4e8f-9a01-23456789abcd", "result": true}',
         b'{"method": 7}',
         b'{"method": "|virt|VM_status|x"}',
         b'{"method": "|virt|VM_status|x", "params": {"x": {"status": "Up"}}}',
