@@ -2,6 +2,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+LANES := 2
+IN_LANES = $(if $(filter-out 0 1,$(LANES)),-n $(LANES) --dist loadgroup)
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
@@ -19,9 +21,9 @@ setup-bench: $(VENV)/.bench ## Install the clients of Redis and etcd, which benc
 up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="--nodes 5"
 	@$(BIN)/engine-pg up $(ARGS)
 
-test: $(VENV)/.dev ## Run all tests; PYTEST_ARGS="-k locks"
+test: $(VENV)/.dev ## Run all tests in two lanes; PYTEST_ARGS="-k locks", LANES=1
 	@scripts/setup-sdk $(VENV) || [ -z "$$ENGINE_CI" ]
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(IN_LANES) $(PYTEST_ARGS)
 
 mutants: $(VENV)/.dev ## Break the rules one by one, and see that the tests notice; ARGS="no-gate"
 	@$(BIN)/python scripts/mutants.py $(ARGS)
