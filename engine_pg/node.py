@@ -94,6 +94,7 @@ class Node:
         self._replica = Replica(self._feed("replica"), self._bells, TABLES)
         self._reads = Reads(self._replica, self._live)
         self._membership: Membership | None = None
+        self._refused = ""
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -107,9 +108,8 @@ class Node:
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
-            background.start(
-                self._live.follow(self._feed("settings"), self._bells), name="settings"
-            )
+            settings = self._live.follow(self._feed("settings"), self._bells)
+            background.start(settings, name="settings")
             background.start(self._replica.run(), name="replica")
             background.start(self._numbering.run(), name="event numbers")
             background.start(self._schedules.run(), name="schedules")
@@ -141,7 +141,7 @@ class Node:
             return ["draining"]
         lost = self._lost()
         if self._membership is None and not lost:
-            return ["the node is not a member"]
+            return [f"the node is not a member{self._refused}"]
         return [] if self._reads.tolerable else lost
 
     def degradations(self) -> list[str]:
@@ -174,8 +174,12 @@ class Node:
         settings = self._settings
         async with HostConnections(self._driver) as hosts:
             membership = self._new_member(hosts)
-            await membership.join()
-            self._membership = membership
+            try:
+                await membership.join()
+            except EngineError as error:
+                self._refused = f": {error}"
+                raise
+            self._membership, self._refused = membership, ""
             runner = Runner(
                 membership,
                 self._db,
@@ -195,9 +199,8 @@ class Node:
             )
             try:
                 async with asyncio.TaskGroup() as group:
-                    living = group.create_task(
-                        live_until_left(membership, self._stop), name="membership"
-                    )
+                    until_left = live_until_left(membership, self._stop)
+                    living = group.create_task(until_left, name="membership")
                     watching = group.create_task(runner.watch(), name="command halts")
                     worker = group.create_task(working, name="worker")
                     works = group.create_task(self._works(membership).serve(), name="works")
@@ -213,13 +216,12 @@ class Node:
 
     def _works(self, membership: Membership) -> Works:
         bodies = retention.Retention(self._db, self._live).works()
-        member_id, node = membership.identity.member_id, self._settings.node
         return Works(
             self._db,
             self._bells,
             bodies,
-            member_id=member_id,
-            node=node,
+            member_id=membership.identity.member_id,
+            node=self._settings.node,
             accepting=lambda: not membership.draining,
         )
 
