@@ -28,6 +28,11 @@ LONG = (  # more than a quarter of a minute each
     "integration/test_command_boundaries.py",
     "cluster/test_up.py",
     "integration/test_reads_linearize.py",
+    "integration/test_benchmark_feed.py",
+    "cluster/test_rolling_restart.py",
+    "integration/test_feed_stress.py",
+    "integration/test_queue_outages.py",
+    "integration/test_cluster_failover.py",
 )
 TOGETHER = ("tests/sdk", "tests/conformance")  # folders with dear fixtures for all their modules
 QUIET = "quiet"
