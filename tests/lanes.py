@@ -27,6 +27,7 @@ LONG = (  # more than a quarter of a minute each
     "cluster/test_failures.py",
     "integration/test_command_boundaries.py",
     "cluster/test_up.py",
+    "cluster/test_stateful_model.py",
     "integration/test_reads_linearize.py",
     "integration/test_benchmark_feed.py",
     "cluster/test_rolling_restart.py",
