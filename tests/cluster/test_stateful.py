@@ -364,20 +364,24 @@ def signed(advisory: int) -> int:
     return advisory - (1 << 64) if advisory >= 1 << 63 else advisory
 
 
+def walk_in(
+    laboratory: Laboratory, rules: type[ProcessesMachine], *, examples: int, steps: int
+) -> None:
+    class Machine(rules):
+        pass
+
+    Machine.laboratory = laboratory
+    try:
+        walk(Machine, examples=examples, steps=steps)
+        for process in laboratory.processes:
+            process.stop()
+    finally:
+        laboratory.close()
+
+
 @pytest.mark.timeout(max(180, SECONDS + 120))
 def test_locks_of_several_processes_exclude_each_other_whatever_befalls_them(
     postgres, fresh_database_url
 ):
     restart = postgres.embedded.restart_immediate if postgres.embedded else None
-    laboratory = Laboratory(fresh_database_url, restart)
-
-    class Machine(ProcessesMachine):
-        pass
-
-    Machine.laboratory = laboratory
-    try:
-        walk(Machine, examples=6, steps=30)
-        for process in laboratory.processes:
-            process.stop()
-    finally:
-        laboratory.close()
+    walk_in(Laboratory(fresh_database_url, restart), ProcessesMachine, examples=6, steps=30)

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import pytest
 from cluster.lock_laboratory import BOUND_S, INFINITE, Asked, Laboratory, Term
-from cluster.test_stateful import MODES, ProcessesMachine, picks, places, wishes
-from cluster.walks import SECONDS, walk
+from cluster.test_stateful import MODES, ProcessesMachine, picks, places, walk_in, wishes
+from cluster.walks import SECONDS
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
@@ -192,14 +192,4 @@ def test_commands_and_leaderships_pass_from_process_to_process_whatever_befalls_
 ):
     restart = postgres.embedded.restart_immediate if postgres.embedded else None
     laboratory = Laboratory(fresh_database_url, restart, singletons=SINGLETONS)
-
-    class Machine(CommandsMachine):
-        pass
-
-    Machine.laboratory = laboratory
-    try:
-        walk(Machine, examples=6, steps=20)
-        for process in laboratory.processes:
-            process.stop()
-    finally:
-        laboratory.close()
+    walk_in(laboratory, CommandsMachine, examples=6, steps=20)
