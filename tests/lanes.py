@@ -94,6 +94,8 @@ class Lane:
         self._alone = False
         fcntl.flock(self._running, fcntl.LOCK_SH)
         self._take_ports(number, count)
+        for name in ("COLUMNS", "LINES"):  # of a terminal that xdist means lanes to have
+            os.environ.pop(name, None)
 
     @staticmethod
     def _take_ports(number: int, count: int) -> None:
