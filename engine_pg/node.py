@@ -36,9 +36,9 @@ from engine_pg.configuration.live import LiveSettings
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
-from engine_pg.db.revision import awaited_revision
+from engine_pg.db.revision import awaited_schema
 from engine_pg.db.urls import libpq_url
-from engine_pg.errors import EngineError, Invalid
+from engine_pg.errors import EngineError
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
@@ -100,10 +100,10 @@ class Node:
         """Serve until SIGTERM or SIGINT, then leave in order."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        revision = await awaited_revision(self._db.url, self._stop)
-        if revision is None:  # told to stop before there was anything to serve from
+        schema = await awaited_schema(self._db.url, self._stop)
+        if schema is None:  # told to stop before there was anything to serve from
             return
-        _check(revision)
+        schema.check(migrate.needed(), migrate.known())
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
@@ -286,13 +286,4 @@ class Node:
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=5,
-        )
-
-
-def _check(revision: str) -> None:
-    head = migrate.head()
-    if revision != head:
-        raise Invalid(
-            f"the database is at revision {revision}, this engine needs {head}: "
-            "run `engine-pg db upgrade`, or install the engine that fits"
         )

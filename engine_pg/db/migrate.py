@@ -12,7 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import engine_pg
@@ -20,6 +20,7 @@ from alembic import command
 from engine_pg.db.urls import libpq_url, sqlalchemy_url
 from engine_pg.errors import DatabaseAway, Forbidden, Invalid
 
+EXPAND: Final = "expand"
 _PACKAGE: Final = Path(engine_pg.__file__).parent
 
 
@@ -105,3 +106,20 @@ def head() -> str:
     if newest is None:
         raise Invalid("there are no migrations")
     return newest
+
+
+def needed() -> str:
+    """Return the oldest revision that this version's nodes work on.
+
+    Contractions at the end may wait: they are run when the nodes of the release before are gone.
+    """
+    script = ScriptDirectory.from_config(_config(None))
+    for each in script.walk_revisions():
+        if phase_of(each) == EXPAND:
+            return each.revision
+    raise Invalid("there are no migrations")
+
+
+def phase_of(script: Script) -> str:
+    """Return `expand` if nodes of the release before work on after it, `contract` if not."""
+    return getattr(script.module, "phase", EXPAND)
