@@ -29,6 +29,7 @@ mutants: $(VENV)/.dev ## Break the rules one by one, and see that the tests noti
 check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python scripts/lint_migrations.py
 	@$(BIN)/basedpyright
 	@PATH="$(BIN):$$PATH" lint-imports
 	@$(BIN)/python -m pytest -q tests/test_tidy.py

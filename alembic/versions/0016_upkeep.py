@@ -54,11 +54,12 @@ create function cluster_tokens_end() returns bigint language sql volatile as $$
     from fencing_token_seq
 $$;
 
-create function cluster_restored(p_above bigint, p_by text, p_reason text) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+create function cluster_restored(p_above bigint, p_by text, p_reason text, p_strangers jsonb)
+returns jsonb language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 -- The database went back to an earlier point. What it handed out since is in others' hands: an epoch
 -- far above begins, and all that rests on memories of what is gone is ended. What runs where is left
--- to monitoring: it asks the hosts. A definer's right, since nobody else may write epochs.
+-- to monitoring: it asks the hosts; p_strangers are VMs that run there and have no row here.
+-- A definer's right, since nobody else may move epochs and numbers.
 declare
   v_floor bigint := greatest(p_above, (select coalesce(max(epoch_id), 0) from cluster_epoch)) + 1000;
   v_epoch bigint;
@@ -94,6 +95,11 @@ begin
   values (9104, 'alert', format('The database was restored to an earlier point%s; epoch %s begins. '
           || '%s commands that were open have an unknown outcome; everybody logs in anew.',
           case when p_reason = '' then '' else ' (' || p_reason || ')' end, v_epoch, v_commands), p_by);
+  insert into event_inbox (code, severity, description, user_name, host_id, host_name)
+  select 9105, 'alert', format('Host %s runs VM %s, which was made after the point that was restored:'
+         || ' there is no such VM any more. Stop it on the host.', s.host_name, s.vm_id), p_by,
+         s.host_id, s.host_name
+    from jsonb_to_recordset(p_strangers) as s(vm_id text, host_id uuid, host_name text);
   return jsonb_build_object('epoch', v_epoch, 'commands', v_commands, 'logins', v_tokens);
 end $$;
 revoke execute on function cluster_restored from public;

@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 
 from engine_pg.cli.passwords import password_in
+from engine_pg.cli.restored import restored
 from engine_pg.db import migrate
 from engine_pg.db import roles as database_roles
 from engine_pg.errors import Invalid
 from engine_pg.settings import load_settings
 
 app = typer.Typer(help="Migrate and inspect the engine's database.", no_args_is_help=True)
+app.command()(restored)
 
 
 def _url() -> str:

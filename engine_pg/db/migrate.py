@@ -18,9 +18,14 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 import engine_pg
 from alembic import command
 from engine_pg.db.urls import libpq_url, sqlalchemy_url
-from engine_pg.errors import DatabaseAway, Forbidden, Invalid
+from engine_pg.errors import DatabaseAway, Forbidden, Invalid, Unavailable
 
 EXPAND: Final = "expand"
+_TRIES: Final = 30
+_IN_USE: Final = (
+    "a table was in use for too long, again and again: end the long transaction (pg_stat_activity"
+    " tells whose it is) and call this again; what was migrated so far stays so"
+)
 _PACKAGE: Final = Path(engine_pg.__file__).parent
 
 
@@ -48,6 +53,8 @@ def _translated() -> Generator[None]:
     try:
         yield
     except OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise Unavailable(_IN_USE) from error
         raise DatabaseAway(str(error.orig).strip()) from error
     except ProgrammingError as error:
         if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
@@ -55,13 +62,20 @@ def _translated() -> Generator[None]:
         raise
 
 
-def upgrade(url: str, revision: str = "head", *, schema: str | None = None) -> None:
+def upgrade(
+    url: str, revision: str = "head", *, schema: str | None = None, tries: int = _TRIES
+) -> None:
     """Migrate the database; several callers at once migrate once.
+
+    A revision that a table is not free for within a second gives way and is tried again: raises
+    `Unavailable` after so many tries, with the revisions before it done.
 
     With `schema` everything goes in there, the version table as well; it is made if need be.
     """
+    config = _config(url, schema=schema)
+    config.attributes["tries"] = tries
     with _translated():
-        command.upgrade(_config(url, schema=schema), revision)
+        command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str, *, schema: str | None = None) -> None:

@@ -53,11 +53,15 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class HostIdentity:
-    """Who answered: hardware uuid and the id of its current boot."""
+    """Who answered: hardware uuid and the id of its current boot.
+
+    `highest_token`: of all that it has accepted; 0 of a host that checks none.
+    """
 
     host_uuid: UUID
     boot_id: str
     traits: Traits
+    highest_token: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,12 @@ from typing import Any, Final, cast
 
 from engine_pg import __version__
 from engine_pg.errors import Invalid
-from engine_pg.hosts.vdsm.constants import ENGINE_FENCING, ENGINE_FENCING_ALL, ErrorCode
+from engine_pg.hosts.vdsm.constants import (
+    ENGINE_FENCING,
+    ENGINE_FENCING_ALL,
+    ENGINE_HIGHEST_TOKEN,
+    ErrorCode,
+)
 from engine_pg.simulator.answers import CallFailed, internal
 from engine_pg.simulator.domain import parse_domain
 from engine_pg.simulator.machine import EVENT_TIME_BASE, Machine, create, destroy, running
@@ -66,7 +71,8 @@ def _ping(_: Machine, __: Arguments) -> object:
 
 def _capabilities(machine: Machine, _: Arguments) -> object:
     spec = machine.spec
-    fencing = {ENGINE_FENCING: ENGINE_FENCING_ALL} if spec.fencing == "all" else {}
+    highest = {ENGINE_HIGHEST_TOKEN: str(machine.highest_token())}
+    fencing = {ENGINE_FENCING: ENGINE_FENCING_ALL} | highest if spec.fencing == "all" else {}
     facts: dict[str, Any] = {
         "uuid": str(spec.uuid),
         "boot_uuid": machine.boot.boot_id,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from integration.engines import engine, simulated
 from integration.nodes import run
-from psycopg import sql
+from integration.roled import roled
 
 from engine_pg.cli import db as cli
 from engine_pg.cluster.breaking import break_lock
@@ -32,40 +31,11 @@ select proname from pg_proc where pronamespace = 'public'::regnamespace
 """
 
 
-class Roles:
-    """A database migrated by its owner, with roles whose passwords are known here alone."""
-
-    def __init__(self, url: str) -> None:
-        self.prefix = f"t{secrets.token_hex(4)}"
-        self.passwords = {kind: secrets.token_hex(8) for kind in roles.KINDS}
-        self.admin_url = url
-
-    def url(self, kind: str) -> str:
-        parts = urlsplit(self.admin_url)
-        who = f"{self.prefix}_{kind}:{self.passwords[kind]}"
-        return parts._replace(netloc=f"{who}@{parts.hostname}:{parts.port}").geturl()
-
-    def refusal(self, kind: str, query: str) -> str | None:
-        with psycopg.connect(self.url(kind), autocommit=True) as connection:
-            try:
-                connection.execute(query)
-            except psycopg.Error as error:
-                return error.sqlstate
-        return None
-
-
 @pytest.fixture(scope="module")
 def known(postgres):
-    with postgres.database() as url:
-        database = urlsplit(url).path.removeprefix("/")
-        parts = urlsplit(postgres.admin_url)
-        made = Roles(parts._replace(path=f"/{database}").geturl())
-        roles.make(made.admin_url, made.prefix, made.passwords)
+    with roled(postgres) as made:
         migrate.upgrade(made.url("owner"))
         yield made
-    with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
-        for name in roles.names(made.prefix).values():
-            connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize(
