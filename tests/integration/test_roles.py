@@ -62,7 +62,7 @@ def known(postgres):
         ("read", "select password_hash from app_user", NOT_ALLOWED),
         ("read", "select token_hash from api_token", NOT_ALLOWED),
         ("read", "select payload from change", NOT_ALLOWED),
-        ("read", "begin read write; select cluster_restored(1, '', '')", NOT_ALLOWED),
+        ("read", "begin read write; select cluster_restored(1, '', '', '[]')", NOT_ALLOWED),
         ("monitor", "select * from vm", NOT_ALLOWED),
         ("monitor", "select params from command", NOT_ALLOWED),
         ("monitor", "begin read write; delete from lock_grant", NOT_ALLOWED),
