@@ -149,7 +149,7 @@ def _locks(locks: Rows | None) -> RenderableType:
     for lock in locks:
         kind, _, key = lock["key"].partition(":")
         token = f"{lock['token'] >> _TOKEN_BITS}.{lock['token'] % (1 << _TOKEN_BITS)}"
-        holder = Text(lock["node"]) if lock["node"] else Text("orphaned", style="yellow")
+        holder = Text(lock["node"]) if lock["node"] else Text("nobody", style="yellow")
         age = f"{lock['age_s']:.1f} s"
         why = lock["command"] or lock.get("reason") or ""
         table.add_row(f"{kind} {key[:8]}", lock["mode"][:4], token, holder, age, why)
