@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import socket
 from uuid import uuid4
 
 import pytest
@@ -44,6 +45,16 @@ def up(**changes):
 
 
 # --- Connecting ---
+
+
+def test_what_finds_no_way_is_given_up_by_the_kernel():
+    """Or a call would arrive when nobody expects it: minutes later, after a partition."""
+
+    async def test(_, driver):
+        sock = driver._rpc._stomp._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+
+    connected(test, heartbeat_s=2.0)
 
 
 def test_connecting_tells_who_answers():
@@ -278,7 +289,7 @@ def test_a_host_that_reads_nothing_does_not_fill_our_memory():
             outcomes.add(caught.type)
         assert outcomes == {OutcomeUnknown, HostBusy}
 
-    connected(test)
+    connected(test, heartbeat_s=60.0)  # or the kernel gives it up meanwhile
 
 
 # --- Answers ---
