@@ -147,6 +147,13 @@ class VmDriver(Protocol):
         """
         ...
 
+    async def cancel_migration(self, ctx: OpCtx, vm_id: UUID) -> None:
+        """Ask the source to keep a VM that it is moving; what came of it `list_vms` tells.
+
+        Raises `Conflict` when the VM is not on its way (any more).
+        """
+        ...
+
 
 class HostDriver(VmDriver, Protocol):
     """One connection to one host.

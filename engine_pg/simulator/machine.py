@@ -86,6 +86,7 @@ class Machine:
         self._clock = clock
         self.after: Final = later
         self.peers: Callable[[str], Machine | None] = lambda _: None
+        self.leaving: Final[dict[str, Callable[[], None]]] = {}  # last moves, to be cancelled
         self._vms: dict[str, Vm] = {}
 
     @property
