@@ -53,7 +53,7 @@ soak: $(VENV)/.dev ## Chaos, seed after seed; MINUTES=60 PIECE=1 (a piece goes o
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),60) --piece $(or $(PIECE),1) \
 		--seconds $(or $(SECONDS),180) --results .state/soak.jsonl --report .state/soak.md $(ARGS)
 
-soak-commands: $(VENV)/.dev ## Kill and freeze a node at every boundary of every command
+soak-commands: $(VENV)/.dev ## Kill, freeze and cut off a node at every boundary of every command
 	@ENGINE_BOUNDARIES=all $(BIN)/python -m pytest -q tests/integration/test_command_boundaries.py $(PYTEST_ARGS)
 
 soak-jobs: $(VENV)/.dev ## 10,000 commands while PostgreSQL restarts and nodes die; SEED=1 ARGS=...
