@@ -57,6 +57,7 @@ def _header(stack: Stack, status: Mapping[str, Any] | None) -> Panel:
     line.add_column(no_wrap=True, overflow="ellipsis")
     line.add_column(no_wrap=True, overflow="ellipsis", justify="right")
     where = f"PostgreSQL :{stack.embedded.port()}" if stack.embedded else "PostgreSQL: yours"
+    where = "PostgreSQL: a formation" if stack.formation else where
     stale_s = None if status is None else status.get("stale_s")
     colour = "red" if status is None else "green" if stale_s is None else "yellow"
     state = Text("● ", style=colour)
