@@ -40,6 +40,7 @@ ADMIN: Final = "admin@internal"
 SIMULATOR: Final = "hosts"
 _BOUND_S: Final = 60.0
 _FORMATION_BOUND_S: Final = 300.0
+_AWAY_S: Final = 30.0  # nobody waits for us yet: a busy machine may take its time
 _POLL_S: Final = 0.1
 _OURS: Final = ("ENGINE_DATABASE_URL", "ENGINE_NODE", "ENGINE_LISTEN_PORT", "ENGINE_ADVERTISED_URL")
 _DEATHS: Final = 3  # a process that died this often while starting will not come up
@@ -149,7 +150,7 @@ class Stack:
             self.database_url = formation.url()
         await uninterrupted(asyncio.to_thread(upgrade, self.database_url), _BOUND_S)
         await self._ensure_admin()
-        async with Database(self.database_url) as database, database.write() as tx:
+        async with Database(self.database_url, away_s=_AWAY_S) as database, database.write() as tx:
             for name, value in self.options.settings.items():
                 await store.assign(tx, name, value, Author(ADMIN))
 
@@ -161,7 +162,7 @@ class Stack:
         file = self.state.password_file
         new = not file.exists()
         hashed = await Passwords().hash(self.state.admin_password())
-        async with Database(self.database_url) as database, database.write() as tx:
+        async with Database(self.database_url, away_s=_AWAY_S) as database, database.write() as tx:
             if await users.add(tx, ADMIN, hashed) or not new:
                 return
             if self.embedded is None and self.formation is None:

@@ -23,6 +23,7 @@ from engine_pg.formation.state import FormationState, look
 from engine_pg.formation.switching import Switched, Switchover
 
 _BOUND_S: Final = 60.0
+_SETTLE_S: Final = 180.0  # a whole copy may be under way
 _STOP_S: Final = 20.0
 _POLL_S: Final = 0.2
 _CHECKPOINT_S: Final = 30.0
@@ -173,7 +174,7 @@ async def _settled(place: Place, autoctl: Autoctl, tell: Tell) -> FormationState
         with suppress(EngineError):
             await ask(place, name, "select pg_reload_conf()")
     tell("waiting for the standby to be synchronous")
-    deadline = boottime() + _BOUND_S
+    deadline = boottime() + _SETTLE_S
     while not (state := await look(place)).settled:
         if boottime() > deadline:
             words = [f"{node.name}: {node.state}, {node.access}" for node in state.nodes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, LiteralString
 
 from engine_pg.errors import EngineError
@@ -94,7 +94,7 @@ async def look(place: Place) -> FormationState:
     nodes = tuple(_node(place, name, known.get(name), selves) for name in place.nodes)
     monitor = "up" if known else "away"
     state = FormationState(place.memory.profile, monitor, nodes)
-    return FormationState(place.memory.profile, monitor, nodes, tuple(_warnings(state, known)))
+    return replace(state, warnings=tuple(warnings_of(state)))
 
 
 async def _rows(place: Place, name: str, query: LiteralString) -> list[Row]:
@@ -138,13 +138,16 @@ def _access(own: Row | None) -> str:
     return "read-only" if own["read_only"] or own["in_recovery"] else "read-write"
 
 
-def _warnings(state: FormationState, known: Mapping[str, Row]) -> list[str]:
+def warnings_of(state: FormationState) -> list[str]:
+    """Return sentences about all that is not well."""
     said: list[str] = []
-    if not known:
+    if state.monitor != "up":
         said.append("the monitor does not answer: writes go on, and nothing fails over")
     writable = [node.name for node in state.nodes if node.access == "read-write"]
-    if len(writable) != 1:
-        said.append(f"{' and '.join(writable) or 'no node'} takes writes: a failover is under way")
+    if not writable:
+        said.append("no node takes writes: a failover is under way")
+    elif len(writable) > 1:
+        said.append(f"{' and '.join(writable)} take writes: an old primary is about to stop")
     elif not any(node.sync in _SYNCHRONOUS for node in state.nodes):
         said.append("no standby is synchronous: what is committed now is on one server alone")
     for node in state.nodes:

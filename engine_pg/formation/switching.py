@@ -45,7 +45,7 @@ class Switchover:
     async def run(self, tell: Callable[[str], None]) -> Switched:
         """Check, perform, verify; raises `Conflict` when it had better not begin."""
         before = await look(self._place)
-        if objections := list(_objections(before)):
+        if objections := list(objections_to(before)):
             raise Conflict("no switchover: " + "; ".join(objections))
         old = before.primary
         assert old is not None
@@ -78,10 +78,12 @@ class Switchover:
             await asyncio.sleep(_POLL_S)
 
 
-def _objections(state: FormationState) -> Iterator[str]:
+def objections_to(state: FormationState) -> Iterator[str]:
+    """Yield what stands in the way of a switchover."""
     if state.monitor != "up":
         yield "the monitor does not answer"
-    yield from state.warnings if state.monitor == "up" else ()
+        return
+    yield from state.warnings
     for node in state.nodes:
         if not node.healthy:
             yield f"{node.name} fails its checks"
