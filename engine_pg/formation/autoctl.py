@@ -49,8 +49,12 @@ class Autoctl:
             self._call(name, "config", "set", setting, value)
 
     def start(self, name: str) -> None:
-        """Start the monitor or a keeper with its server; it outlives us."""
+        """Start the monitor or a keeper with its server, none of which runs; it outlives us."""
         autoctl, data, log = self._programs.autoctl, self._place.data(name), self.log(name)
+        # A pid in a file may be a zombie's or another program's, and would be believed.
+        kept = self._place.home / "pg_autoctl" / data.relative_to("/") / "pg_autoctl.pid"
+        for stale in (kept, data / "postmaster.pid"):
+            stale.unlink(missing_ok=True)
         self._run(name, "/bin/sh", "-c", _APART, "sh", log, autoctl, data)
 
     def log(self, name: str) -> Path:

@@ -26,6 +26,7 @@ _BOUND_S: Final = 60.0
 _SETTLE_S: Final = 180.0  # a whole copy may be under way
 _STOP_S: Final = 20.0
 _POLL_S: Final = 0.2
+_AGAIN_S: Final = 0.5
 _CHECKPOINT_S: Final = 30.0
 
 Tell = Callable[[str], None]
@@ -71,7 +72,9 @@ class Formation:
 
     def start(self, name: str) -> None:
         """Start the monitor or a node again, after it died or was stopped."""
-        Autoctl(self.place(), programs()).start(name)
+        place = self.place()
+        if not processes_in(place.room(name)):
+            Autoctl(place, programs()).start(name)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to all processes of the monitor or of a node."""
@@ -176,11 +179,15 @@ async def _settled(place: Place, autoctl: Autoctl, tell: Tell) -> FormationState
     tell("waiting for the standby to be synchronous")
     deadline = boottime() + _SETTLE_S
     while not (state := await look(place)).settled:
+        for name in place.memory.ports:
+            if not processes_in(place.room(name)):  # it died, or fell over what another left
+                tell(f"{name} has ended; starting it again")
+                await asyncio.to_thread(autoctl.start, name)
         if boottime() > deadline:
             words = [f"{node.name}: {node.state}, {node.access}" for node in state.nodes]
             tails = [autoctl.tail(node.name) for node in state.nodes if node.state != node.goal]
             raise Unavailable("\n".join(["the formation does not settle", *words, *tails]))
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(_AGAIN_S)
     return state
 
 
