@@ -2,6 +2,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+LANES := 2
+IN_LANES = $(if $(filter-out 0 1,$(LANES)),-n $(LANES) --dist loadgroup)
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
@@ -19,9 +21,9 @@ setup-bench: $(VENV)/.bench ## Install the clients of Redis and etcd, which benc
 up: $(VENV)/.runtime ## Start PostgreSQL, nodes, simulated hosts and VMs; ARGS="--nodes 5"
 	@$(BIN)/engine-pg up $(ARGS)
 
-test: $(VENV)/.dev ## Run all tests; PYTEST_ARGS="-k locks"
+test: $(VENV)/.dev ## Run all tests in two lanes; PYTEST_ARGS="-k locks", LANES=1
 	@scripts/setup-sdk $(VENV) || [ -z "$$ENGINE_CI" ]
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(IN_LANES) $(PYTEST_ARGS)
 
 mutants: $(VENV)/.dev ## Break the rules one by one, and see that the tests notice; ARGS="no-gate"
 	@$(BIN)/python scripts/mutants.py $(ARGS)
@@ -29,6 +31,7 @@ mutants: $(VENV)/.dev ## Break the rules one by one, and see that the tests noti
 check: $(VENV)/.dev ## Lint, format, types, layers, tidiness
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python scripts/lint_migrations.py
 	@$(BIN)/basedpyright
 	@PATH="$(BIN):$$PATH" lint-imports
 	@$(BIN)/python -m pytest -q tests/test_tidy.py
@@ -53,7 +56,7 @@ soak: $(VENV)/.dev ## Chaos, seed after seed; MINUTES=60 PIECE=1 (a piece goes o
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),60) --piece $(or $(PIECE),1) \
 		--seconds $(or $(SECONDS),180) --results .state/soak.jsonl --report .state/soak.md $(ARGS)
 
-soak-commands: $(VENV)/.dev ## Kill and freeze a node at every boundary of every command
+soak-commands: $(VENV)/.dev ## Kill, freeze and cut off a node at every boundary of every command
 	@ENGINE_BOUNDARIES=all $(BIN)/python -m pytest -q tests/integration/test_command_boundaries.py $(PYTEST_ARGS)
 
 soak-jobs: $(VENV)/.dev ## 10,000 commands while PostgreSQL restarts and nodes die; SEED=1 ARGS=...

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+phase = "expand"  # nodes of the release before work on it; "contract": they don't, run it when all are gone
 
 
 def upgrade() -> None:

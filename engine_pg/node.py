@@ -36,9 +36,9 @@ from engine_pg.configuration.live import LiveSettings
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
-from engine_pg.db.revision import awaited_revision
+from engine_pg.db.revision import awaited_schema
 from engine_pg.db.urls import libpq_url
-from engine_pg.errors import EngineError, Invalid
+from engine_pg.errors import EngineError
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.names import Names
@@ -96,22 +96,22 @@ class Node:
         self._replica = Replica(self._feed("replica"), self._bells, TABLES)
         self._reads = Reads(self._replica, self._live)
         self._membership: Membership | None = None
+        self._refused = ""
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then leave in order."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        revision = await awaited_revision(self._db.url, self._stop)
-        if revision is None:  # told to stop before there was anything to serve from
+        schema = await awaited_schema(self._db.url, self._stop)
+        if schema is None:  # told to stop before there was anything to serve from
             return
-        _check(revision)
+        schema.check(migrate.needed(), migrate.known())
         server = ApiServer(self._server_config())
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
-            background.start(
-                self._live.follow(self._feed("settings"), self._bells), name="settings"
-            )
+            settings = self._live.follow(self._feed("settings"), self._bells)
+            background.start(settings, name="settings")
             background.start(self._replica.run(), name="replica")
             background.start(self._numbering.run(), name="event numbers")
             background.start(self._schedules.run(), name="schedules")
@@ -143,7 +143,7 @@ class Node:
             return ["draining"]
         lost = self._lost()
         if self._membership is None and not lost:
-            return ["the node is not a member"]
+            return [f"the node is not a member{self._refused}"]
         return [] if self._reads.tolerable else lost
 
     def degradations(self) -> list[str]:
@@ -176,8 +176,12 @@ class Node:
         settings = self._settings
         async with HostConnections(self._driver) as hosts:
             membership = self._new_member(hosts)
-            await membership.join()
-            self._membership = membership
+            try:
+                await membership.join()
+            except EngineError as error:
+                self._refused = f": {error}"
+                raise
+            self._membership, self._refused = membership, ""
             runner = Runner(
                 membership,
                 self._db,
@@ -197,9 +201,8 @@ class Node:
             )
             try:
                 async with asyncio.TaskGroup() as group:
-                    living = group.create_task(
-                        live_until_left(membership, self._stop), name="membership"
-                    )
+                    until_left = live_until_left(membership, self._stop)
+                    living = group.create_task(until_left, name="membership")
                     watching = group.create_task(runner.watch(), name="command halts")
                     worker = group.create_task(working, name="worker")
                     works = group.create_task(self._works(membership).serve(), name="works")
@@ -215,13 +218,12 @@ class Node:
 
     def _works(self, membership: Membership) -> Works:
         bodies = retention.Retention(self._db, self._live).works()
-        member_id, node = membership.identity.member_id, self._settings.node
         return Works(
             self._db,
             self._bells,
             bodies,
-            member_id=member_id,
-            node=node,
+            member_id=membership.identity.member_id,
+            node=self._settings.node,
             accepting=lambda: not membership.draining,
         )
 
@@ -288,13 +290,4 @@ class Node:
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=5,
-        )
-
-
-def _check(revision: str) -> None:
-    head = migrate.head()
-    if revision != head:
-        raise Invalid(
-            f"the database is at revision {revision}, this engine needs {head}: "
-            "run `engine-pg db upgrade`, or install the engine that fits"
         )

@@ -21,6 +21,7 @@ from engine_pg.api.search import inventory
 from engine_pg.cli import main
 from engine_pg.configuration.definition import NAMES, bounds_of, field_of
 from engine_pg.errors import Invalid
+from engine_pg.formation import profiles
 from engine_pg.settings import PREFIX, Settings, load_settings
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -164,12 +165,28 @@ def search() -> Iterator[str]:
         yield f"| {collection} | {fields} | {related} |"
 
 
+def formation() -> Iterator[str]:
+    """Yield a table of what the parts of a formation are told."""
+    yield "| who | setting | without us | `fast` | `safe` | why |"
+    yield "|---|---|---|---|---|---|"
+    parts = (
+        ("monitor", profiles.MONITOR),
+        ("keepers", profiles.KEEPER),
+        ("servers", profiles.NODE),
+    )
+    for who, settings in parts:
+        for each in settings:
+            values = f"{each.without_us} | {each.fast} | {each.safe}"
+            yield f"| {who} | `{each.name}` | {values} | {each.reason} |"
+
+
 PARTS: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "settings": settings,
     "cluster_settings": cluster_settings,
     "contradictions": contradictions,
     "commands": commands,
     "search": search,
+    "formation": formation,
 }
 
 

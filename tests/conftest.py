@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from hypothesis import settings
+from lanes import pytest_collection_modifyitems, pytest_configure, pytest_xdist_make_scheduler
 from psycopg import sql
 from replication import SETTLE_SEQUENCES
 
@@ -28,6 +29,12 @@ from engine_pg.db.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+__all__ = [  # hooks, for pytest to find
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_xdist_make_scheduler",
+]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as beside a script; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,6 +7,7 @@ from alembic import op
 
 revision = "0016"
 down_revision = "0009"
+phase = "expand"
 
 SQL = Path(__file__).parent.parent / "sql"
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 from uuid import UUID
@@ -16,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine_pg.cli import showing
+from engine_pg.cli.asking import who
 from engine_pg.clock import boottime
 from engine_pg.cluster import looks
 from engine_pg.commands import listed, store
@@ -76,7 +75,7 @@ def cancel(id_: Id, wait: Wait = 10.0, as_json: showing.AsJson = False) -> None:
     """Cancel a command: what it did is reversed. Refused when it began what is not taken back."""
 
     async def ask(tx: Tx) -> CommandView:
-        return await Desk(REGISTRY).cancel(tx, id_, by=_who())
+        return await Desk(REGISTRY).cancel(tx, id_, by=who())
 
     document = asyncio.run(_asked(ask, wait))
     _tell(document, as_json=as_json)
@@ -89,7 +88,7 @@ def retry(id_: Id, wait: Wait = 0.0, as_json: showing.AsJson = False) -> None:
     """Submit a command anew that ended without success; once: its second time is the same one."""
 
     async def ask(tx: Tx) -> CommandView:
-        return await Desk(REGISTRY).retry(tx, id_, by=_who())
+        return await Desk(REGISTRY).retry(tx, id_, by=who())
 
     _tell(asyncio.run(_asked(ask, wait)), as_json=as_json)
 
@@ -117,10 +116,6 @@ def _tell(document: showing.Document, *, as_json: bool) -> None:
     asked = " (it was asked to end)" if document["cancel_asked_at"] else ""
     said = f"{document['command_id']}  {document['description']}: {document['state']}{asked}"
     Console().print(said, highlight=False, markup=False, soft_wrap=True)
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _state(each: showing.Document) -> Text:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from engine_pg.cli.asking import who
 from engine_pg.cluster.breaking import Broken, break_lock
 from engine_pg.cluster.keys import LockKey
 from engine_pg.db.database import Database
@@ -34,7 +33,7 @@ def break_(
     async def run() -> list[Broken]:
         url = libpq_url(load_settings().database_url.get_secret_value())
         async with Database(url, name="engine_pg locks", pool_max=1) as db:
-            return await break_lock(db, key, by=_who(), reason=reason, token=token)
+            return await break_lock(db, key, by=who(), reason=reason, token=token)
 
     for broken in asyncio.run(run()):
         where = f"on {broken.node}" if broken.node else "which awaited an adopter"
@@ -44,7 +43,3 @@ def break_(
             highlight=False,
             markup=False,
         )
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -41,7 +41,7 @@ def _locks(document: showing.Document) -> RenderableType:
             each["id"],
             each["mode"],
             showing.token(each["token"]),
-            each["node"] or showing.word("ended", good=False),
+            each["node"] or showing.word("nobody", good=False),
             each["user_name"],
             showing.purpose(each),
             showing.seconds(each["age_s"]),
@@ -56,7 +56,7 @@ def _locks(document: showing.Document) -> RenderableType:
 def _remark(lock: showing.Document) -> Text:
     remarks = (
         (lock["broken_at"], f"broken by {lock['broken_by']}"),
-        (lock["member_id"] is None, "awaits adoption"),
+        (lock["member_id"] is None, "nobody runs its command now"),
         (lock["unresumed"], "not resumed in this epoch"),
         (lock["member_id"] and not lock["advisory_held"], "advisory lock follows"),
     )

@@ -34,6 +34,10 @@ COMMANDS: Final = {
         "engine_pg.cli.drain:drain",
         "Empty a node before maintenance: it leads nothing, runs nothing, takes nothing new.",
     ),
+    "formation": (
+        "engine_pg.cli.formation:app",
+        "A PostgreSQL that survives its primary: pg_auto_failover on this machine, for labs.",
+    ),
     "db": ("engine_pg.cli.db:app", "Migrate and inspect the engine's database."),
     "status": (
         "engine_pg.cli.cluster:status",

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine_pg.cli import showing
-from engine_pg.cli.settings import author_name
+from engine_pg.cli.asking import who
 from engine_pg.cluster import looks
 from engine_pg.configuration import store as settings
 from engine_pg.configuration.store import Author
@@ -117,7 +117,7 @@ def trigger(name: Name, as_json: showing.AsJson = False) -> None:
 
     async def fire() -> showing.Document:
         async with _database() as db:
-            return shown.run(await firing.triggered(db, name, new_id(), author_name(), KNOWN))
+            return shown.run(await firing.triggered(db, name, new_id(), who(), KNOWN))
 
     run = asyncio.run(fire())
     _say(run, f"{name} fired: run {run['run_id']} is {run['state']}", as_json=as_json)
@@ -167,7 +167,7 @@ def _say(document: showing.Document, text: str, *, as_json: bool) -> None:
 
 
 def _author(reason: str) -> Author:
-    return Author(author_name(), reason)
+    return Author(who(), reason)
 
 
 def _field(text: str) -> tuple[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -14,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from engine_pg.cli import showing
+from engine_pg.cli.asking import who
 from engine_pg.cluster import looks
 from engine_pg.configuration import definition, shown, store
 from engine_pg.configuration.store import Author, Book
@@ -122,13 +121,8 @@ def _change(work: Callable[[Tx], Awaitable[Book]], name: str, *, as_json: bool) 
         Console().print(said, highlight=False, markup=False)
 
 
-def author_name() -> str:
-    """Return who works at this terminal."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
 def _author(reason: str) -> Author:
-    return Author(author_name(), reason)
+    return Author(who(), reason)
 
 
 def _text(value: object) -> str:

@@ -17,6 +17,7 @@ from engine_pg.demo.furnish import furnish
 from engine_pg.demo.stack import ADMIN, Options, Stack
 from engine_pg.demo.state import StateFolder, default_state_folder
 from engine_pg.errors import EngineError
+from engine_pg.formation import Plan
 
 _REFRESH_S: Final = 0.25
 _SAID: Final = 4
@@ -40,13 +41,22 @@ def up(
     fencing: Annotated[
         Literal["all", "none"], typer.Option(help="Hosts refuse stale tokens, or are as real ones.")
     ] = "all",
+    ha: Annotated[
+        bool, typer.Option("--ha", help="PostgreSQL is a formation that survives its primary.")
+    ] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Stay up when hosts or VMs cannot be made.")
     ] = False,
 ) -> None:
     """Start PostgreSQL, nodes, simulated hosts and VMs, and show them live."""
     state = StateFolder(state_dir or default_state_folder())
-    options = Options(nodes=nodes, hosts=hosts, base_port=base_port, fencing=fencing)
+    options = Options(
+        nodes=nodes,
+        hosts=hosts,
+        base_port=base_port,
+        fencing=fencing,
+        formation=Plan() if ha else None,
+    )
     asyncio.run(Up(state, options, vms, keep_going=keep_going).run(view=view, for_s=for_s))
 
 

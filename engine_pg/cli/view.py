@@ -57,6 +57,7 @@ def _header(stack: Stack, status: Mapping[str, Any] | None) -> Panel:
     line.add_column(no_wrap=True, overflow="ellipsis")
     line.add_column(no_wrap=True, overflow="ellipsis", justify="right")
     where = f"PostgreSQL :{stack.embedded.port()}" if stack.embedded else "PostgreSQL: yours"
+    where = "PostgreSQL: a formation" if stack.formation else where
     stale_s = None if status is None else status.get("stale_s")
     colour = "red" if status is None else "green" if stale_s is None else "yellow"
     state = Text("● ", style=colour)
@@ -149,7 +150,7 @@ def _locks(locks: Rows | None) -> RenderableType:
     for lock in locks:
         kind, _, key = lock["key"].partition(":")
         token = f"{lock['token'] >> _TOKEN_BITS}.{lock['token'] % (1 << _TOKEN_BITS)}"
-        holder = Text(lock["node"]) if lock["node"] else Text("orphaned", style="yellow")
+        holder = Text(lock["node"]) if lock["node"] else Text("nobody", style="yellow")
         age = f"{lock['age_s']:.1f} s"
         why = lock["command"] or lock.get("reason") or ""
         table.add_row(f"{kind} {key[:8]}", lock["mode"][:4], token, holder, age, why)

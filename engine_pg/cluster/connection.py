@@ -14,6 +14,7 @@ import psycopg
 from engine_pg.cluster.batch import BATCH
 from engine_pg.db.database import connect
 from engine_pg.db.pipeline import Pipeline
+from engine_pg.db.pooler import refuse_sharing
 from engine_pg.db.tx import Connection, Record
 from engine_pg.db.wire import bounded
 from engine_pg.errors import OutcomeUnknown
@@ -53,6 +54,10 @@ class SessionConnection:
             await opened.close()
             raise
         return opened
+
+    async def refuse_sharing(self, url: str) -> None:
+        """Raise `Invalid` when a pooler shares this session with others."""
+        await refuse_sharing(self._connection, url)
 
     async def ask(
         self,

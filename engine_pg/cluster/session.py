@@ -94,6 +94,7 @@ class LockSession(Trust):
         member = self.identity
         params = member.params() | {"ttl_s": self.ttl_s}
         try:
+            await connection.refuse_sharing(self._url)
             await connection.ask(JOIN, params)
         except BaseException:
             await connection.close()

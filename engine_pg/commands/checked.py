@@ -47,3 +47,8 @@ class CheckedDriver:
         """Begin to move a VM to another host."""
         self._trust.check()
         await self._driver.migrate_vm(ctx, vm_id, destination)
+
+    async def cancel_migration(self, ctx: OpCtx, vm_id: UUID) -> None:
+        """Ask the source to keep a VM that it is moving."""
+        self._trust.check()
+        await self._driver.cancel_migration(ctx, vm_id)

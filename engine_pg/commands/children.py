@@ -26,6 +26,8 @@ from engine_pg.ids import derived_id
 log = logging.getLogger(__name__)
 
 CHILDREN: Final = "children"
+FAIL_FAST: Final = "fail_fast"
+"""In the intent, for whom a child's end is told (`command_child_ended`)."""
 
 
 class Parked(EngineError):
@@ -81,19 +83,24 @@ class ChildrenStepRun:
             )
             await run.desk.submit(tx, submission)
             children[child.key] = str(id_)
-        return {CHILDREN: children}
+        return {CHILDREN: children, FAIL_FAST: step.fail_fast}
 
     async def _ended(self, intent: Record, *, needed: bool) -> Sequence[CommandView]:
-        run = self._run
         ids = [UUID(each) for each in intent[CHILDREN].values()]
         if not needed:
             await self._cancel(ids)
-        async with run.db.read() as tx:
-            children = await store.without_steps(tx, ids)
+        children = await self._read(ids)
+        if needed and self._step.fail_fast and any(map(_failed, children)):
+            await self._cancel([child.command_id for child in children if not child.final])
+            children = await self._read(ids)
         still = sum(not child.final for child in children)
         if still:
             raise Parked(f"{still} of {len(children)} children have not ended")
         return children
+
+    async def _read(self, ids: Sequence[UUID]) -> Sequence[CommandView]:
+        async with self._run.db.read() as tx:
+            return await store.without_steps(tx, ids)
 
     async def _cancel(self, ids: Sequence[UUID]) -> None:
         """Ask for the end of each, in transactions of their own: a child's end locks its parent."""
@@ -101,3 +108,7 @@ class ChildrenStepRun:
             with suppress(Conflict):  # it has ended, or goes through what it has begun
                 async with self._run.db.write() as tx:
                     await self._run.desk.cancel(tx, id_, by=self._run.command.user_name)
+
+
+def _failed(child: CommandView) -> bool:
+    return child.final and child.state != "succeeded"

@@ -57,6 +57,8 @@ class Course:
         self._void = False
         if definition.past_return(run.command.steps) is not None:
             run.halt.disarm()
+        if definition.under_way(run.command.steps):
+            run.halt.held = True
 
     async def forward(self) -> EngineError | None:
         """Go on at the first step without an outcome; return why the command must be reversed.

@@ -45,7 +45,8 @@ class HostStep:
     `plan` returns the intent; `act` does it and returns the outcome; `look` asks the host whether
     it happened (None: no); `record` writes what it means with the outcome; `undo` reverses the
     effect; `failed` writes what a failure means. `patience_s` is how long an unreachable host is
-    waited for.
+    waited for. `breaks_off`: `act` and `look` have the host break off when the run is halted, and
+    then raise the reason, or return the outcome that came before it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class HostStep:
     undo: Callable[[Run, Record], Awaitable[None]] | None = None
     failed: Callable[[Run, FencedTx, EngineError], Awaitable[None]] | None = None
     changes_host: bool = True
+    breaks_off: bool = False
     patience_s: float = 30.0
     kind: StepKind = "executing"
 
@@ -76,7 +78,8 @@ class ChildrenStep:
     """A step that is done by other commands.
 
     `plan` returns them; it is called once. `judge` says what their ends mean: it returns the
-    outcome, and writes what goes with it, or raises. A halt cancels those that have not ended.
+    outcome, and writes what goes with it, or raises. A halt cancels those that have not ended;
+    with `fail_fast` so does the first of them that ends without success.
     """
 
     name: str
@@ -84,6 +87,7 @@ class ChildrenStep:
     plan: Callable[[Run, FencedTx], Awaitable[Sequence[Child]]]
     judge: Callable[[Run, FencedTx, Sequence[CommandView]], Awaitable[Record]]
     undo: Callable[[Run, FencedTx, Record], Awaitable[None]] | None = None
+    fail_fast: bool = False
     kind: StepKind = "executing"
 
 
@@ -93,6 +97,11 @@ Step = WriteStep | HostStep | ChildrenStep
 def lasting(step: Step) -> bool:
     """Tell whether a step, once begun, is not taken back: what comes after it is gone through."""
     return isinstance(step, HostStep) and step.changes_host and step.undo is None
+
+
+def breakable(step: Step) -> bool:
+    """Tell whether a host can be asked to break a step off that is under way."""
+    return isinstance(step, HostStep) and step.breaks_off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +129,16 @@ class Definition:
 
     def past_return(self, steps: Iterable[StepView]) -> Step | None:
         """Return the step that was begun and is not taken back, if there is one."""
-        begun = {each.number for each in steps if each.state in ("started", "finished")}
-        found = (self.steps[number - 1] for number in sorted(begun) if number <= len(self.steps))
-        return next((step for step in found if lasting(step)), None)
+        for each in sorted(steps, key=lambda step: step.number):
+            if each.number > len(self.steps) or each.state not in ("started", "finished"):
+                continue
+            step = self.steps[each.number - 1]
+            if lasting(step) and (each.state == "finished" or not breakable(step)):
+                return step
+        return None
+
+    def under_way(self, steps: Iterable[StepView]) -> bool:
+        """Tell whether a host may be at a step that it can be asked to break off."""
+        begun = [each for each in steps if each.state == "started" and each.intent is not None]
+        known = (each.number for each in begun if each.number <= len(self.steps))
+        return any(breakable(self.steps[number - 1]) for number in known)

@@ -40,10 +40,14 @@ def halting(command: CommandView) -> Halted | None:
 
 
 class Halt:
-    """Whether one run is to be halted, and the waits of it that end then."""
+    """Whether one run is to be halted, and the waits of it that end then.
+
+    While it is `held` nothing ends by it: what a host may be at is broken off and looked up first.
+    """
 
     def __init__(self) -> None:
         self.reason: Halted | None = None
+        self.held = False
         self._armed = True
         self._waits: set[asyncio.Timeout] = set()
 
@@ -52,7 +56,7 @@ class Halt:
         if self.reason is not None or not self._armed:
             return
         self.reason = reason
-        for wait in self._waits:
+        for wait in () if self.held else self._waits:
             wait.reschedule(asyncio.get_running_loop().time())
 
     def disarm(self) -> None:
@@ -61,8 +65,8 @@ class Halt:
         self._armed = False
 
     def check(self) -> None:
-        """Raise the reason, if there is one."""
-        if self.reason is not None:
+        """Raise the reason, if there is one and it is not held."""
+        if self.reason is not None and not self.held:
             raise self.reason
 
     @asynccontextmanager

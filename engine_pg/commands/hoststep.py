@@ -66,7 +66,9 @@ class HostStepRun:
         else:
             intent = record.intent
             outcome = await self._settled(intent, record.attempt)
+            self._run.halt.held = False
             if outcome is None:
+                self._halted_unbegun()
                 await self._journal.start_again(self._number, step, intent)
         await self._run.at(step.name, "intended")
         while outcome is None:
@@ -86,6 +88,13 @@ class HostStepRun:
             await self._run.at(step.name, "undone")
         await self._journal.compensated(self._number, step)
 
+    def _halted_unbegun(self) -> None:
+        try:
+            self._run.halt.check()
+        except Halted:
+            self.nothing_happened = True
+            raise
+
     async def _act(self, intent: Record) -> Record | None:
         """Make the call; None: it surely did not happen and may be made again."""
         try:
@@ -101,10 +110,11 @@ class HostStepRun:
         """Ask the host what came of a call that was made under `attempt`, until that is certain."""
         look = self._look(intent)
         outcome = await self._insist(look, unclear=True)
-        if outcome is not None or not self._step.changes_host:
+        breaking_off = self._step.breaks_off and self._run.halt.reason is not None
+        if not self._step.changes_host or (outcome is not None and not breaking_off):
             return outcome
         if attempt < self._run.claim.attempt and await self._gate_shut(intent):
-            return None
+            return outcome
         await asyncio.sleep(self._run.patience.host_inflight_s)
         self._deadline = max(self._deadline, boottime() + self._step.patience_s)
         return await self._insist(look, unclear=True)

@@ -67,8 +67,8 @@ async def _movers(run: Run, tx: FencedTx) -> Sequence[Child]:
 
 async def _emptied(_run: Run, _tx: FencedTx, children: Sequence[CommandView]) -> Record:
     stuck = [child for child in children if child.state != "succeeded"]
-    if stuck:
-        first = stuck[0]
+    if stuck:  # the others were cancelled because of it
+        first = next((child for child in stuck if child.state != "cancelled"), stuck[0])
         raise Conflict(f"{len(stuck)} VMs did not move: {first.description}: {first.error}")
     return {"moved": len(children)}
 
@@ -104,7 +104,11 @@ DEFINITIONS: Final = (
                 kind="validating",
             ),
             ChildrenStep(
-                name="empty", title="Moving its VMs elsewhere", plan=_movers, judge=_emptied
+                name="empty",
+                title="Moving its VMs elsewhere",
+                plan=_movers,
+                judge=_emptied,
+                fail_fast=True,
             ),
             WriteStep(name="maintain", title="Moving to maintenance", write=_maintain),
         ),

@@ -2,7 +2,8 @@
 
 The source pushes the VM over by itself, whatever becomes of us. So the call is made once, and from
 then on both hosts are asked until the VM runs on one of them alone; whoever adopts the command does
-the same.
+the same. A halt asks the source to keep it, and what came of that is seen in the same way: when it
+has arrived, it has.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from uuid import UUID
 from engine_pg.clock import boottime
 from engine_pg.cluster.fence import FencedTx
 from engine_pg.cluster.locks import LockBusy
-from engine_pg.commands.definition import Definition, HostStep, WriteStep
+from engine_pg.commands.definition import Definition, HostStep
 from engine_pg.commands.parts import describing, note, shared, subject, told
 from engine_pg.commands.run import Run
-from engine_pg.commands.vmhost import host_of, report_of
+from engine_pg.commands.vmhost import host_of, placing, report_of, unclear
 from engine_pg.db.tx import Record
 from engine_pg.errors import Conflict, HostBusy, HostUnreachable, NotFound, OutcomeUnknown
 from engine_pg.inventory.reads import get
@@ -92,6 +93,7 @@ async def _migrate(run: Run, intent: Record) -> Record:
     except (HostUnreachable, HostBusy) as error:  # it was begun, whatever we can ask now
         raise OutcomeUnknown(f"the migration goes on: {error}") from error
     if found is None:
+        run.halt.check()
         raise Conflict(f"the VM could not be moved to host {destination.name}")
     return found
 
@@ -111,8 +113,15 @@ async def _settled(run: Run, intent: Record) -> Record | None:
             if there.state != "migrating":
                 await _forgotten(run, source)
                 return {"state": there.state}
+        elif run.halt.reason is not None:
+            await _kept(run, source)
         await asyncio.sleep(_POLL_S)
     raise OutcomeUnknown("the migration does not end")
+
+
+async def _kept(run: Run, source: Host) -> None:
+    with suppress(NotFound, Conflict):  # it is not on its way any more
+        await (await run.driver(source)).cancel_migration(run.ctx(), run.subject_id)
 
 
 async def _forgotten(run: Run, source: Host) -> None:
@@ -125,10 +134,6 @@ async def _moved(run: Run, tx: FencedTx, intent: Record, outcome: Record) -> Non
     await update_row(tx, Vm, run.subject_id, values)
 
 
-async def _unknown(run: Run, tx: FencedTx) -> None:
-    await update_row(tx, Vm, run.subject_id, {"status": "unknown"})
-
-
 DEFINITIONS: Final = (
     Definition(
         name="migrate_vm",
@@ -137,14 +142,7 @@ DEFINITIONS: Final = (
         locks=subject("vm"),
         lock_wait_s=5.0,
         steps=(
-            WriteStep(
-                name="place",
-                title="Choosing a host",
-                prepare=_choose,
-                write=_place,
-                undo=_unplace,
-                kind="validating",
-            ),
+            placing(_choose, _place, _unplace),
             HostStep(
                 name="migrate",
                 title="Moving the VM",
@@ -152,10 +150,11 @@ DEFINITIONS: Final = (
                 act=_migrate,
                 look=_settled,
                 record=_moved,
+                breaks_off=True,
             ),
         ),
         accept_after="place",
-        unknown=_unknown,
+        unknown=unclear,
         event=told(
             63, "VM {name} was migrated by {user}.", 65, "Failed to migrate VM {name}: {error}"
         ),

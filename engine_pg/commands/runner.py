@@ -50,6 +50,7 @@ CANCELS: Final = "cancels"
 LIMIT: Final = 5
 """How many runners may end while they run a command, before it is given up."""
 _WATCH_S: Final = 1.0
+_PARKING_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 _FIRST_RETRY_S: Final = 0.1
 _SLOWEST_RETRY_S: Final = 1.0
 
@@ -88,7 +89,7 @@ class Runner:
 
     async def run(self, command_id: UUID) -> None:
         """Run a command to its end, unless it is over or somebody else runs it."""
-        claim = await self._membership.claims.claim(command_id)
+        claim = await self._claimed(command_id)
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(command=str(command_id)):
@@ -130,6 +131,21 @@ class Runner:
         """Count a failure that nobody foresaw as the end of a node: it may come again and again."""
         with suppress(EngineError):
             await self._db.statement(store.BLAME, {"command_id": claim.command_id})
+
+    async def _claimed(self, command_id: UUID) -> Claim | None:
+        """Claim a command; a parent that is about to be parked is waited for.
+
+        Its child's end has it run again, once: that job must not be lost on who just leaves it.
+        """
+        for pause_s in _PARKING_S:
+            claim = await self._membership.claims.claim(command_id)
+            if claim is not None:
+                return claim
+            found = await self._db.once(store.CALLED, {"command_id": command_id})
+            if not found or not found[0]["called"]:
+                return None
+            await asyncio.sleep(pause_s)
+        return None
 
     async def _persist(self, claim: Claim) -> None:
         """Go on until the command is final, whatever is away for a while."""

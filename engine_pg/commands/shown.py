@@ -16,6 +16,7 @@ from uuid import UUID
 from engine_pg.cluster import looks, waits
 from engine_pg.cluster.looks import Leader, Lock, LockTable, Member, Totals
 from engine_pg.cluster.waits import Agent, Edge, Party, Request
+from engine_pg.commands.parked import locks_held
 from engine_pg.db.tx import Tx
 
 Document = dict[str, Any]
@@ -218,6 +219,8 @@ async def status(tx: Tx) -> Document:
     members = [each for each in await looks.members(tx) if each.state != "ended"]
     leaders = await looks.leaders(tx)
     totals, table = await looks.totals(tx), await looks.lock_table(tx)
+    parked = await locks_held(tx) if totals.orphaned and await _has_commands(tx) else 0
+    parked = min(parked, totals.orphaned)  # counted a moment later
     epoch = {
         "id": totals.epoch_id,
         "timeline": totals.timeline,
@@ -226,14 +229,15 @@ async def status(tx: Tx) -> Document:
     return {"epoch": epoch, **_people(members, leaders)} | {
         "locks": {
             "held": totals.held,
-            "orphaned": totals.orphaned,
+            "orphaned": totals.orphaned - parked,
+            "parked": parked,
             "unresumed": totals.unresumed,
             "broken": totals.broken,
             "oldest_s": totals.oldest_lock_s,
         },
         "waiters": {"requests": totals.waiting, "oldest_s": totals.oldest_wait_s},
         "lock_table": asdict(table) | {"alarming": table.alarming},
-        "warnings": [*_of_people(members, leaders), *_of_locks(totals, table)],
+        "warnings": [*_of_people(members, leaders), *_of_locks(totals, parked, table)],
     }
 
 
@@ -279,9 +283,9 @@ def _of_people(members: Sequence[Member], leaders: Sequence[Leader]) -> Iterable
         yield f"nobody leads {', '.join(vacant[:5])}{' and more' if len(vacant) > 5 else ''}"
 
 
-def _of_locks(totals: Totals, table: LockTable) -> Iterable[str]:
-    if totals.orphaned:
-        yield f"locks of ended members await an adopter: {totals.orphaned}"
+def _of_locks(totals: Totals, parked: int, table: LockTable) -> Iterable[str]:
+    if totals.orphaned > parked:
+        yield f"locks of ended members await an adopter: {totals.orphaned - parked}"
     if totals.unresumed:
         yield f"locks whose members have not resumed in this epoch: {totals.unresumed}"
     if table.alarming:

@@ -9,10 +9,10 @@ from sqlalchemy import func
 
 from engine_pg.cluster.fence import FencedTx
 from engine_pg.cluster.locks import LockBusy
-from engine_pg.commands.definition import Definition, HostStep, WriteStep
+from engine_pg.commands.definition import Definition, HostStep
 from engine_pg.commands.parts import describing, note, shared, subject, told
 from engine_pg.commands.run import Run
-from engine_pg.commands.vmhost import host_of, report_of
+from engine_pg.commands.vmhost import host_of, placing, report_of, unclear
 from engine_pg.db.tx import Record
 from engine_pg.errors import Conflict, NotFound
 from engine_pg.hosts.domain import DomainSpec, domain_xml
@@ -110,10 +110,6 @@ async def _running(run: Run, tx: FencedTx, _intent: Record, outcome: Record) -> 
     await update_row(tx, Vm, run.subject_id, values)
 
 
-async def _unknown(run: Run, tx: FencedTx) -> None:
-    await update_row(tx, Vm, run.subject_id, {"status": "unknown"})
-
-
 DEFINITIONS: Final = (
     Definition(
         name="start_vm",
@@ -121,14 +117,7 @@ DEFINITIONS: Final = (
         describe=describing("Starting VM {name}"),
         locks=subject("vm"),
         steps=(
-            WriteStep(
-                name="place",
-                title="Choosing a host",
-                prepare=_choose,
-                write=_place,
-                undo=_unplace,
-                kind="validating",
-            ),
+            placing(_choose, _place, _unplace),
             HostStep(
                 name="create",
                 title="Creating the VM on the host",
@@ -140,7 +129,7 @@ DEFINITIONS: Final = (
             ),
         ),
         accept_after="place",
-        unknown=_unknown,
+        unknown=unclear,
         event=told(
             32, "VM {name} was started by {user}.", 54, "Failed to start VM {name}: {error}"
         ),

@@ -10,7 +10,7 @@ from engine_pg.cluster.fence import FencedTx
 from engine_pg.commands.definition import Definition, HostStep, WriteStep
 from engine_pg.commands.parts import RUNNING, describing, note, shared, subject, told
 from engine_pg.commands.run import Run
-from engine_pg.commands.vmhost import host_of, report_of
+from engine_pg.commands.vmhost import host_of, report_of, unclear
 from engine_pg.db.tx import Record
 from engine_pg.errors import Conflict, NotFound
 from engine_pg.inventory.reads import get
@@ -86,10 +86,6 @@ async def _asked(_run: Run, _tx: FencedTx, _intent: Record, _outcome: Record) ->
     """The guest takes its time; monitoring sees the end."""
 
 
-async def _unknown(run: Run, tx: FencedTx) -> None:
-    await update_row(tx, Vm, run.subject_id, {"status": "unknown"})
-
-
 _VALIDATE: Final = WriteStep(
     name="validate",
     title="Validating",
@@ -116,7 +112,7 @@ DEFINITIONS: Final = (
                 record=_down,
             ),
         ),
-        unknown=_unknown,
+        unknown=unclear,
         event=told(33, "VM {name} was stopped by {user}.", 56, "Failed to stop VM {name}: {error}"),
     ),
     Definition(
@@ -136,7 +132,7 @@ DEFINITIONS: Final = (
             ),
         ),
         accept_after="validate",
-        unknown=_unknown,
+        unknown=unclear,
         event=told(
             73,
             "Shutdown of VM {name} was requested by {user}.",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
+from engine_pg.cluster.fence import FencedTx
+from engine_pg.commands.definition import WriteStep
 from engine_pg.commands.run import Run
 from engine_pg.db.tx import Record
 from engine_pg.hosts.driver import VmReport
 from engine_pg.inventory.reads import get
-from engine_pg.inventory.rows import Host
+from engine_pg.inventory.rows import Host, Vm
+from engine_pg.inventory.writes import update_row
 
 EXIT_TEXTS: Final = {
     1: "stopped by an error",
@@ -33,3 +37,24 @@ async def report_of(run: Run, host: Host, vm_id: UUID) -> VmReport | None:
     driver = await run.driver(host)
     reports = await driver.list_vms(run.ctx())
     return next((report for report in reports if report.vm_id == vm_id), None)
+
+
+def placing(
+    choose: Callable[[Run], Awaitable[None]],
+    place: Callable[[Run, FencedTx], Awaitable[Record]],
+    unplace: Callable[[Run, FencedTx, Record], Awaitable[None]],
+) -> WriteStep:
+    """Make the step that reserves a place for a VM, and gives it back."""
+    return WriteStep(
+        name="place",
+        title="Choosing a host",
+        prepare=choose,
+        write=place,
+        undo=unplace,
+        kind="validating",
+    )
+
+
+async def unclear(run: Run, tx: FencedTx) -> None:
+    """Write that nobody knows what came of a call about the VM: monitoring finds out."""
+    await update_row(tx, Vm, run.subject_id, {"status": "unknown"})

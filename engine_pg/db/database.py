@@ -208,7 +208,8 @@ class Database:
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
         rings = "" if self._on_commit is None else "after commit"
-        await connection.execute(CONFIGURE, {"idle": self._idle_ms, "rings": rings})
+        settings = {"idle": self._idle_ms, "rings": rings}
+        await bounded(connection, connection.execute(CONFIGURE, settings), _BEGIN_S)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from engine_pg.clock import boottime
 from engine_pg.db.wire import sever
+from engine_pg.supervisor import uninterrupted
 
 ORIGIN: Final = """
 select system_identifier as system,
@@ -66,13 +67,25 @@ class HostConnection(psycopg.AsyncConnection[DictRow]):
         try:
             connection.row_factory = dict_row
             connection.opened_at = boottime()
-            row = await (await connection.execute(ORIGIN)).fetchone()
-            assert row is not None
+            row = await _origin_of(connection)
             connection.system, connection.timeline = row["system"], row["timeline"]
         except BaseException:
             await connection.close()
             raise
         return connection
+
+
+async def _origin_of(connection: HostConnection) -> DictRow:
+    """Ask a server where it is; who is cancelled meanwhile hangs up instead of asking for it."""
+    hang_up = partial(sever, connection)
+    fuse = asyncio.get_running_loop().call_later(_BOUND_S, hang_up)
+    try:
+        cursor = await uninterrupted(connection.execute(ORIGIN), 0.0, hang_up)
+    finally:
+        fuse.cancel()
+    row = await cursor.fetchone()
+    assert row is not None
+    return row
 
 
 class Race:

@@ -12,14 +12,20 @@ import psycopg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import engine_pg
 from alembic import command
 from engine_pg.db.urls import libpq_url, sqlalchemy_url
-from engine_pg.errors import DatabaseAway, Forbidden, Invalid
+from engine_pg.errors import DatabaseAway, Forbidden, Invalid, Unavailable
 
+EXPAND: Final = "expand"
+_TRIES: Final = 30
+_IN_USE: Final = (
+    "a table was in use for too long, again and again: end the long transaction (pg_stat_activity"
+    " tells whose it is) and call this again; what was migrated so far stays so"
+)
 _PACKAGE: Final = Path(engine_pg.__file__).parent
 
 
@@ -47,6 +53,8 @@ def _translated() -> Generator[None]:
     try:
         yield
     except OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise Unavailable(_IN_USE) from error
         raise DatabaseAway(str(error.orig).strip()) from error
     except ProgrammingError as error:
         if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
@@ -54,13 +62,20 @@ def _translated() -> Generator[None]:
         raise
 
 
-def upgrade(url: str, revision: str = "head", *, schema: str | None = None) -> None:
+def upgrade(
+    url: str, revision: str = "head", *, schema: str | None = None, tries: int = _TRIES
+) -> None:
     """Migrate the database; several callers at once migrate once.
+
+    A revision that a table is not free for within a second gives way and is tried again: raises
+    `Unavailable` after so many tries, with the revisions before it done.
 
     With `schema` everything goes in there, the version table as well; it is made if need be.
     """
+    config = _config(url, schema=schema)
+    config.attributes["tries"] = tries
     with _translated():
-        command.upgrade(_config(url, schema=schema), revision)
+        command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str, *, schema: str | None = None) -> None:
@@ -85,12 +100,16 @@ def sql(revision: str = "head", *, schema: str | None = None) -> str:
 
 
 def current(url: str, *, schema: str | None = None) -> str | None:
-    """Return the revision that the database is at, or None if it was never migrated."""
+    """Return the revision that the database is at, or None if it was never migrated.
+
+    Between two revisions of which one joins two branches it is at the older of two.
+    """
     with _translated():
         engine = sa.create_engine(sqlalchemy_url(url), poolclass=sa.pool.NullPool)
         with engine.connect() as connection:
             options = {"version_table_schema": schema}
-            return MigrationContext.configure(connection, opts=options).get_current_revision()
+            heads = MigrationContext.configure(connection, opts=options).get_current_heads()
+            return min(heads, default=None)
 
 
 def known() -> set[str]:
@@ -105,3 +124,20 @@ def head() -> str:
     if newest is None:
         raise Invalid("there are no migrations")
     return newest
+
+
+def needed() -> str:
+    """Return the oldest revision that this version's nodes work on.
+
+    Contractions at the end may wait: they are run when the nodes of the release before are gone.
+    """
+    script = ScriptDirectory.from_config(_config(None))
+    for each in script.walk_revisions():
+        if phase_of(each) == EXPAND:
+            return each.revision
+    raise Invalid("there are no migrations")
+
+
+def phase_of(script: Script) -> str:
+    """Return `expand` if nodes of the release before work on after it, `contract` if not."""
+    return getattr(script.module, "phase", EXPAND)

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, LiteralString
 
 from engine_pg.clock import boottime
@@ -23,7 +24,9 @@ from engine_pg.errors import Invalid, OutcomeUnknown, Unavailable
 log = logging.getLogger(__name__)
 
 INSTALLED: Final[LiteralString] = "select to_regclass('alembic_version') is not null as installed"
-VERSION: Final[LiteralString] = "select version_num from alembic_version"
+VERSION: Final[LiteralString] = "select min(version_num) as version_num from alembic_version"
+DECLARED: Final[LiteralString] = "select to_regclass('schema_serves') is not null as declared"
+SERVES: Final[LiteralString] = "select oldest from schema_serves"
 _FOR_GOOD: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|not permitted to log in"
     r'|(database|role) ".*" does not exist|permission denied for database'
@@ -34,22 +37,52 @@ _AGAIN_S: Final = 0.25
 _SAY_S: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a database says of its schema: its revision, and the oldest that it still serves."""
+
+    revision: str
+    serves: str | None = None
+
+    def check(self, needed: str, known: set[str]) -> None:
+        """Raise `Invalid` unless a version works on it that needs and knows these revisions."""
+        if self.revision in known:
+            if self.revision >= needed:
+                return
+            raise Invalid(
+                f"the database is at revision {self.revision}, this engine needs {needed}:"
+                " run `engine-pg db upgrade`"
+            )
+        if self.serves is None or self.serves > needed:
+            served = "" if self.serves is None else f", which serves engines from {self.serves} on"
+            raise Invalid(
+                f"the database is at revision {self.revision}{served}; this engine is older and"
+                f" knows {needed}: install the release that migrated it (a schema is not taken"
+                " back under running nodes)"
+            )
+        log.warning(
+            "the schema is newer (%s) than this engine (%s), and still serves it: upgrade soon",
+            self.revision,
+            needed,
+        )
+
+
 async def revision_of(tx: Tx) -> str | None:
     """Return the revision of the schema that a session sees; None: there is none."""
     found = await tx.first(INSTALLED)
     row = await tx.first(VERSION) if found and found["installed"] else None
-    return None if row is None else str(row["version_num"])
+    return row["version_num"] if row else None
 
 
-async def awaited_revision(url: str, stop: asyncio.Event) -> str | None:
-    """Return the revision of the database once that answers, or None when `stop` is set.
+async def awaited_schema(url: str, stop: asyncio.Event) -> Schema | None:
+    """Return what the database says of its schema once it answers, or None when `stop` is set.
 
     Raises `Invalid` for an empty database, and for a refusal that waiting does not mend.
     """
     said_at = float("-inf")
     while not stop.is_set():
         try:
-            return await _revision(url)
+            return await _schema(url)
         except (Unavailable, OutcomeUnknown) as error:
             if _FOR_GOOD.search(str(error)):
                 raise Invalid(f"the database refuses us: {error}") from error
@@ -62,12 +95,15 @@ async def awaited_revision(url: str, stop: asyncio.Event) -> str | None:
     return None
 
 
-async def _revision(url: str) -> str:
+async def _schema(url: str) -> Schema:
     connection = await connect(url, name="engine_pg start")
     try:
-        revision = await revision_of(Tx(connection, bound_s=_BOUND_S))
+        tx = Tx(connection, bound_s=_BOUND_S)
+        revision = await revision_of(tx)
+        declared = await tx.first(DECLARED)
+        serves = await tx.first(SERVES) if declared and declared["declared"] else None
     finally:
         await connection.close()
     if revision is None:
         raise Invalid("the database is empty: run `engine-pg db upgrade` first")
-    return revision
+    return Schema(revision, None if serves is None else str(serves["oldest"]))

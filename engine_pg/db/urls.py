@@ -11,9 +11,23 @@ from engine_pg.errors import Invalid
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
+_FOLLOWING: Final = {"target_session_attrs": "read-write", "connect_timeout": "3"}
+
+
 def sqlalchemy_url(url: str) -> str:
-    """Return the URL with the driver that SQLAlchemy is to use."""
-    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", url, count=1)
+    """Return the URL with the driver that SQLAlchemy is to use.
+
+    SQLAlchemy wants several hosts as options; of those the writable one is then looked for.
+    """
+    known = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", url, count=1)
+    parts = urlsplit(known)
+    account, at, places = parts.netloc.rpartition("@")
+    if "," not in places:
+        return known
+    options = _FOLLOWING | dict(parse_qsl(parts.query, keep_blank_values=True))
+    words = [*options.items(), *(("host", place) for place in places.split(","))]
+    query = urlencode(words, quote_via=quote, safe="/:")
+    return urlunsplit(parts._replace(netloc=account + at, query=query))
 
 
 def libpq_url(url: str) -> str:

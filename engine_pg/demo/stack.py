@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
@@ -31,13 +31,16 @@ from engine_pg.db.migrate import upgrade
 from engine_pg.demo.process import Process
 from engine_pg.demo.rest import Client
 from engine_pg.demo.state import Ports, StateFolder
-from engine_pg.errors import Conflict, Unavailable
+from engine_pg.errors import Conflict, Invalid, NotFound, Unavailable
+from engine_pg.formation import Formation, Plan
 from engine_pg.settings import load_settings
 from engine_pg.supervisor import Background, uninterrupted
 
 ADMIN: Final = "admin@internal"
 SIMULATOR: Final = "hosts"
 _BOUND_S: Final = 60.0
+_FORMATION_BOUND_S: Final = 300.0
+_AWAY_S: Final = 30.0  # nobody waits for us yet: a busy machine may take its time
 _POLL_S: Final = 0.1
 _OURS: Final = ("ENGINE_DATABASE_URL", "ENGINE_NODE", "ENGINE_LISTEN_PORT", "ENGINE_ADVERTISED_URL")
 _DEATHS: Final = 3  # a process that died this often while starting will not come up
@@ -52,6 +55,7 @@ class Options:
     base_port: int = 0
     fencing: Literal["all", "none"] = "all"
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    formation: Plan | None = None  # a database that survives its primary, instead of one server
 
 
 class Stack:
@@ -62,7 +66,14 @@ class Stack:
         self.options = options
         self.processes: dict[str, Process] = {}
         self.database_url: str = os.environ.get("ENGINE_DATABASE_URL", "")
-        self.embedded = None if self.database_url else EmbeddedPostgres(state.postgres)
+        self.embedded: EmbeddedPostgres | None = None
+        self.formation: Formation | None = None
+        if options.formation is not None:
+            if self.database_url:
+                raise Invalid("ENGINE_DATABASE_URL names a database: there is none to be made")
+            self.formation = Formation(state.formation)
+        elif not self.database_url:
+            self.embedded = EmbeddedPostgres(state.postgres)
         self._tell = tell
         self._ports = Ports(0, 0, 0)
         self._exits = AsyncExitStack()
@@ -118,7 +129,7 @@ class Stack:
     async def restart_database(self) -> None:
         """Crash PostgreSQL and start it again."""
         if self.embedded is None:
-            raise Conflict("the database is not ours to restart: ENGINE_DATABASE_URL names it")
+            raise Conflict("the database is no single server of ours that could be restarted")
         await uninterrupted(asyncio.to_thread(self.embedded.restart_immediate), _BOUND_S)
 
     def kill_everything(self) -> None:
@@ -132,20 +143,29 @@ class Stack:
             await uninterrupted(asyncio.to_thread(embedded.start), _BOUND_S)
             self.database_url = embedded.url()
             self._tell(f"PostgreSQL listens on 127.0.0.1:{embedded.port()}")
+        if (formation := self.formation) and (plan := self.options.formation):
+            exits.push_async_callback(asyncio.to_thread, self._stop_formation, formation)
+            up = asyncio.to_thread(formation.up, plan, self._tell)
+            await uninterrupted(up, _FORMATION_BOUND_S)
+            self.database_url = formation.url()
         await uninterrupted(asyncio.to_thread(upgrade, self.database_url), _BOUND_S)
         await self._ensure_admin()
-        async with Database(self.database_url) as database, database.write() as tx:
+        async with Database(self.database_url, away_s=_AWAY_S) as database, database.write() as tx:
             for name, value in self.options.settings.items():
                 await store.assign(tx, name, value, Author(ADMIN))
+
+    def _stop_formation(self, formation: Formation) -> None:
+        with suppress(NotFound):  # it never began
+            formation.down(self._tell)
 
     async def _ensure_admin(self) -> None:
         file = self.state.password_file
         new = not file.exists()
         hashed = await Passwords().hash(self.state.admin_password())
-        async with Database(self.database_url) as database, database.write() as tx:
+        async with Database(self.database_url, away_s=_AWAY_S) as database, database.write() as tx:
             if await users.add(tx, ADMIN, hashed) or not new:
                 return
-            if self.embedded is None:
+            if self.embedded is None and self.formation is None:
                 file.unlink()
                 raise Conflict(f"your database knows {ADMIN}: write the password to {file}")
             await users.set_password(tx, ADMIN, hashed)
@@ -223,6 +243,7 @@ class Stack:
                 "pid": os.getpid(),
                 "database_url": self.database_url,
                 "postgres": str(self.state.postgres) if self.embedded else None,
+                "formation": str(self.state.formation) if self.formation else None,
                 "user": ADMIN,
                 "password_file": str(self.state.password_file),
                 "nodes": [

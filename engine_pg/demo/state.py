@@ -50,6 +50,7 @@ class StateFolder:
         self.path = path.absolute()
         self.logs = self.path / "logs"
         self.postgres = self.path / "postgres"
+        self.formation = self.path / "formation"
         self.journal = self.path / "hosts.journal"
         self.hosts_ready = self.path / "hosts.json"
         self.password_file = self.path / "admin-password"

@@ -53,11 +53,15 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class HostIdentity:
-    """Who answered: hardware uuid and the id of its current boot."""
+    """Who answered: hardware uuid and the id of its current boot.
+
+    `highest_token`: of all that it has accepted; 0 of a host that checks none.
+    """
 
     host_uuid: UUID
     boot_id: str
     traits: Traits
+    highest_token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,13 @@ class VmDriver(Protocol):
 
         Until it is over both hosts list it as `migrating`; then this one lists it as `down` with
         exit reason 4 (or no more), or it runs here as before.
+        """
+        ...
+
+    async def cancel_migration(self, ctx: OpCtx, vm_id: UUID) -> None:
+        """Ask the source to keep a VM that it is moving; what came of it `list_vms` tells.
+
+        Raises `Conflict` when the VM is not on its way (any more).
         """
         ...
 

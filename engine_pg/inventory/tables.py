@@ -188,6 +188,7 @@ event_inbox: Final = Table(
     metadata,
     Column("inbox_id", BigInteger, Identity(always=True), primary_key=True),
     *_told(),
+    comment="Events that were committed and have no number yet; events_number moves them to event.",
 )
 
 event: Final = Table(

@@ -52,6 +52,11 @@ class Gate:
         self._exclusive: dict[str, int] = {}
         self._any: dict[str, int] = {}
 
+    @property
+    def highest(self) -> int:
+        """The highest token of any key; 0: none was seen."""
+        return max(self._any.values(), default=0)
+
     def stale(self, grants: Iterable[Grant]) -> Stale | None:
         """Return the first grant that is stale, with the token that overtook it."""
         for grant in grants:

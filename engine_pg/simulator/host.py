@@ -36,6 +36,7 @@ class SimulatedHost:
         self._holds = Holds()
         boot = memory.boot or self._new_boot()
         self.machine = Machine(spec, boot, self, self._loop.call_later)
+        self.machine.highest_token = lambda: memory.gate.highest
         self._workers = Workers(
             self.machine, memory.gate, self._holds, self.record, journal.durable
         )

@@ -86,6 +86,8 @@ class Machine:
         self._clock = clock
         self.after: Final = later
         self.peers: Callable[[str], Machine | None] = lambda _: None
+        self.highest_token: Callable[[], int] = lambda: 0
+        self.leaving: Final[dict[str, Callable[[], None]]] = {}  # last moves, to be cancelled
         self._vms: dict[str, Vm] = {}
 
     @property

@@ -2,7 +2,7 @@
 
 The VM is listed on both hosts meanwhile, as *Migration Source* and *Migration Destination*, and
 runs on the source. Then, in one instant, it is down there with the reason *migrated* and runs here.
-What goes wrong at either end leaves it on the source.
+What goes wrong at either end leaves it on the source, and so does a cancellation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,20 @@ class Migration:
     destination: Machine
     incoming: Vm
     was: Status
+    over: bool = False
 
-    def end(self) -> None:
-        """Hand the VM over, or leave it where it is."""
+    def cancel(self) -> None:
+        """Leave the VM where it is."""
+        self.end(cancelled=True)
+
+    def end(self, *, cancelled: bool = False) -> None:
+        """Hand the VM over, or leave it where it is; once."""
+        if self.over:
+            return
+        self.over = True
         there = any(vm is self.incoming for vm in self.destination.vms)
         here = any(vm is self.vm for vm in self.source.vms) and self.vm.status == OUTGOING
-        if here and there and self.incoming.running:
+        if here and there and self.incoming.running and not cancelled:
             self.source.stop(self.vm, Exit.of(ExitReason.MIGRATED))
             self.incoming.status = self.was
             self.destination.admit(
@@ -62,4 +70,12 @@ def migrate(source: Machine, vm_id: str, address: str) -> None:
     destination.admit(incoming, "vm_incoming")
     source.move(vm, OUTGOING)
     migration = Migration(source, vm, destination, incoming, was)
+    source.leaving[vm_id] = migration.cancel
     source.after(source.spec.timing.migration_s, migration.end)
+
+
+def cancel(source: Machine, vm_id: str) -> None:
+    """Keep a VM that is on its way."""
+    if running(source, vm_id, if_down=ErrorCode.VM_DOWN).status != OUTGOING:
+        raise CallFailed(ErrorCode.NOT_MIGRATING, "Migration not in progress")
+    source.leaving[vm_id]()

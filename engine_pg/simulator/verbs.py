@@ -11,11 +11,16 @@ from typing import Any, Final, cast
 
 from engine_pg import __version__
 from engine_pg.errors import Invalid
-from engine_pg.hosts.vdsm.constants import ENGINE_FENCING, ENGINE_FENCING_ALL, ErrorCode
+from engine_pg.hosts.vdsm.constants import (
+    ENGINE_FENCING,
+    ENGINE_FENCING_ALL,
+    ENGINE_HIGHEST_TOKEN,
+    ErrorCode,
+)
 from engine_pg.simulator.answers import CallFailed, internal
 from engine_pg.simulator.domain import parse_domain
 from engine_pg.simulator.machine import EVENT_TIME_BASE, Machine, create, destroy, running
-from engine_pg.simulator.migration import migrate
+from engine_pg.simulator.migration import cancel, migrate
 from engine_pg.simulator.vm import OUTGOING, Status
 
 MAX_ID: Final = 100
@@ -66,7 +71,8 @@ def _ping(_: Machine, __: Arguments) -> object:
 
 def _capabilities(machine: Machine, _: Arguments) -> object:
     spec = machine.spec
-    fencing = {ENGINE_FENCING: ENGINE_FENCING_ALL} if spec.fencing == "all" else {}
+    highest = {ENGINE_HIGHEST_TOKEN: str(machine.highest_token())}
+    fencing = {ENGINE_FENCING: ENGINE_FENCING_ALL} | highest if spec.fencing == "all" else {}
     facts: dict[str, Any] = {
         "uuid": str(spec.uuid),
         "boot_uuid": machine.boot.boot_id,
@@ -204,6 +210,11 @@ def _migrate(machine: Machine, arguments: Arguments) -> object:
     return True
 
 
+def _migrate_cancel(machine: Machine, arguments: Arguments) -> object:
+    cancel(machine, _vm_id(arguments))
+    return True
+
+
 def _vm_id(arguments: Arguments) -> str:
     vm_id: object = arguments["vmID"]
     if not isinstance(vm_id, str):
@@ -232,6 +243,7 @@ VERBS: Final[dict[str, Verb]] = {
     "VM.destroy": Verb(_destroy, ("vmID", "gracefulAttempts"), 1, mutating=True),
     "VM.shutdown": Verb(_shutdown, _SHUTDOWN, 1, mutating=True),
     "VM.migrate": Verb(_migrate, ("vmID", "params"), 2, mutating=True),
+    "VM.migrateCancel": Verb(_migrate_cancel, ("vmID",), 1, mutating=True),
     "VM.pause": Verb(_pause, ("vmID",), 1, mutating=True),
     "VM.cont": Verb(_cont, ("vmID",), 1, mutating=True),
     "VM.reset": Verb(_reset, ("vmID",), 1, mutating=True),

@@ -26,6 +26,7 @@ from engine_pg.hosts.driver import OpCtx, VmChanged
 from engine_pg.ids import new_id
 from engine_pg.inventory import monitoring
 from engine_pg.singletons.hostlook import HostLook
+from engine_pg.singletons.restore_watch import RestoreWatch
 from engine_pg.singletons.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Monitor:
         self._hosts = hosts
         self._commands = commands
         self._settings = settings
+        self._restores = RestoreWatch(db, fencing)
         self._roster = Roster(db, partitions=PARTITIONS, age_s=lambda: self._period_s / 2)
 
     @property
@@ -86,7 +88,7 @@ class Monitor:
             while True:
                 try:
                     await leadership.until_trusted()
-                    await self._look(look, host_id)
+                    await self._look(look, leadership, host_id)
                 except NotHeld:
                     raise
                 except EngineError as error:
@@ -96,7 +98,7 @@ class Monitor:
                         await bell.wait()
                 bell.clear()
 
-    async def _look(self, look: HostLook, host_id: UUID) -> None:
+    async def _look(self, look: HostLook, leadership: Leadership, host_id: UUID) -> None:
         watched, vms = await look.books(host_id)
         if watched is None:
             return
@@ -104,6 +106,7 @@ class Monitor:
         try:
             host = watched.host
             driver = await self._hosts.get(host_id, host.address, host.port, ctx)
+            await self._restores.compare(leadership, host, driver, ctx)
             statistics = await driver.stats(ctx)
             reports = await driver.list_vms(ctx)
         except (HostUnreachable, HostBusy, OutcomeUnknown) as error:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,17 @@ from typing import Any
 import psycopg
 
 from engine_pg.clock import boottime
+from engine_pg.cluster import orders
 from engine_pg.cluster.breaking import Broken, break_lock
 from engine_pg.cluster.keys import LockKey
 from engine_pg.db.database import Database
+from engine_pg.errors import EngineError
 
+SUBMIT = """
+insert into command (command_id, name, description, subject_kind, subject_id, params)
+select id, 'test', 'a test', 'vm', id, '{}' from gen_random_uuid() as id
+returning command_id::text
+"""
 WORKER = Path(__file__).with_name("lock_worker.py")
 BOUND_S = 30.0
 INFINITE = float("inf")
@@ -43,6 +50,8 @@ class Asked:
     given_back: bool = False
     cancelled: bool = False
     writes: list[str] = field(default_factory=list)
+    command: str = ""  # that it was asked for
+    adopted_at: float = INFINITE
 
     def take(self, said: dict[str, Any]) -> None:
         """Note what its process says of it."""
@@ -57,6 +66,11 @@ class Asked:
             self.writes.append(said["wrote"] or "written")
 
     @property
+    def kept_until(self) -> float:
+        """Until when its keys are nobody else's: a command's wait for the adopter."""
+        return self.adopted_at if self.command and not self.given_back else self.until
+
+    @property
     def open(self) -> bool:
         return not (self.refused or self.granted_at < INFINITE)
 
@@ -65,19 +79,31 @@ class Asked:
         return self.granted_at < INFINITE and self.until == INFINITE
 
 
+@dataclass(eq=False)
+class Term:
+    """The span of time in which a process believed that it leads."""
+
+    process: LockProcess
+    name: str
+    term: int
+    began_at: float
+    until: float = INFINITE
+
+
 class LockProcess:
     """A worker process; what it says is taken in by `take`."""
 
-    def __init__(self, url: str, node: str) -> None:
+    def __init__(self, url: str, node: str, singletons: Sequence[str] = ()) -> None:
         self.node = node
         self.member_id = ""
         self.asked: dict[int, Asked] = {}
+        self.terms: list[Term] = []
         self.ended = ""
         self.synced = 0
         self.frozen = False
         self.gone = False
         self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), url, node],
+            [sys.executable, str(WORKER), url, node, *singletons],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,6 +161,8 @@ class LockProcess:
         for each in self.asked.values():
             each.until = min(each.until, now) if each.granted_at < INFINITE else each.until
             each.refused = each.refused or ("" if each.granted_at < INFINITE else "Killed")
+        for term in self.terms:
+            term.until = min(term.until, now)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -151,6 +179,12 @@ class LockProcess:
         if "joined" in said:
             self.member_id = said["joined"]
         self.ended = said.get("ended", self.ended)
+        if "at" in said:
+            self.terms.append(Term(self, said["leads"], said["term"], said["at"]))
+        elif "leads" in said:
+            for term in self.terms:
+                if (term.name, term.term) == (said["leads"], said["term"]):
+                    term.until = min(term.until, said["until"])
         if asked is not None:
             asked.take(said)
         self.synced = said["id"] if "synced" in said else self.synced
@@ -159,13 +193,21 @@ class LockProcess:
 class Laboratory:
     """Some processes over one database; they outlive a state machine that leaves them in order."""
 
-    def __init__(self, url: str, restart: Callable[[], None] | None, count: int = 3) -> None:
+    def __init__(
+        self,
+        url: str,
+        restart: Callable[[], None] | None,
+        count: int = 3,
+        singletons: Sequence[str] = (),
+    ) -> None:
         self.url = url
+        self.singletons = singletons
+        self.terms: list[Term] = []  # of processes that are no more
         self.restart_server = restart
         self.numbers = iter(range(1, 1 << 30))
         self.history: list[Asked] = []
         self._connection: psycopg.Connection | None = None
-        self.processes = [LockProcess(url, f"node{n}") for n in range(count)]
+        self.processes = [LockProcess(url, f"node{n}", singletons) for n in range(count)]
         for process in self.processes:
             self.started(process)
         self.rows(
@@ -191,12 +233,43 @@ class Laboratory:
                     raise
 
     def ask(self, place: int, keys: list[tuple[str, str]], wait_s: float | None) -> Asked:
+        asked = self._asked(place, keys, wait_s)
+        asked.process.tell("acquire", asked.number, keys=keys, wait_s=wait_s)
+        return asked
+
+    def run_command(self, place: int, keys: list[tuple[str, str]]) -> Asked:
+        """Let a process claim a new command and take locks for it."""
+        asked = self._asked(place, keys, 0.0)
+        [(asked.command,)] = self.rows(SUBMIT)
+        asked.process.tell("run", asked.number, command=asked.command, keys=keys)
+        return asked
+
+    def adopt(self, place: int, left: Asked) -> Asked:
+        """Let a process claim a command that somebody has, or has left."""
+        asked = self._asked(place, left.keys, 0.0)
+        asked.command = left.command
+        asked.process.tell("adopt", asked.number, command=asked.command)
+        return asked
+
+    def _asked(self, place: int, keys: list[tuple[str, str]], wait_s: float | None) -> Asked:
         process, number = self.processes[place], next(self.numbers)
         asked = Asked(number, process, keys, wait_s, boottime())
         process.asked[number] = asked
         self.history.append(asked)
-        process.tell("acquire", number, keys=keys, wait_s=wait_s)
         return asked
+
+    def drain(self, place: int, *, on: bool) -> str:
+        """Give an operator's order; return the name of what it raised."""
+
+        async def ordered() -> str:
+            async with Database(self.url, name="operator", pool_max=2) as db:
+                try:
+                    await orders.drain(db, self.processes[place].node, on=on)
+                except EngineError as error:
+                    return type(error).__name__
+            return ""
+
+        return asyncio.run(ordered())
 
     def break_lock(self, key: str, token: int) -> list[Broken]:
         """Break one grant, as an operator would."""
@@ -211,7 +284,8 @@ class Laboratory:
     def replace(self, place: int) -> None:
         """Start a process in the place of one that is no more."""
         old = self.processes[place]
-        self.processes[place] = LockProcess(self.url, old.node)
+        self.terms += old.terms
+        self.processes[place] = LockProcess(self.url, old.node, self.singletons)
         self.started(self.processes[place])
 
     def close(self) -> None:

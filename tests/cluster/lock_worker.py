@@ -1,6 +1,6 @@
 """One member in a process of its own: does what the lines on its input say, tells what came of it.
 
-    python lock_worker.py DATABASE_URL NODE
+    python lock_worker.py DATABASE_URL NODE [SINGLETON ...]
 
 A line is a JSON object: `do` says what, `id` which request is meant. Times are of CLOCK_BOOTTIME,
 which all processes of a machine share.
@@ -11,12 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from typing import Any
+from uuid import UUID
 
 from engine_pg.clock import boottime
+from engine_pg.cluster.claims import Claim
 from engine_pg.cluster.fence import Fence
 from engine_pg.cluster.keys import LockKey, Mode, Wanted
-from engine_pg.cluster.locks import Hold
+from engine_pg.cluster.leaders import Leadership
+from engine_pg.cluster.locks import Hold, Reason
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.db.database import Database
@@ -40,6 +44,7 @@ class Worker:
         self.group = group
         self.asking: dict[int, asyncio.Task[None]] = {}
         self.holds: dict[int, Hold] = {}
+        self.claimed: dict[int, Claim] = {}
 
     async def obey(self, lines: asyncio.StreamReader) -> None:
         while line := await lines.readline():
@@ -48,8 +53,22 @@ class Worker:
             getattr(self, do)(number, **order)
 
     def acquire(self, number: int, keys: list[list[str]], wait_s: float | None) -> None:
-        wanted = [Wanted(LockKey(KIND, key), Mode(mode)) for key, mode in keys]
-        asking = self.group.create_task(self._acquire(number, wanted, wait_s))
+        self._start(number, self._acquire(number, wishes(keys), wait_s))
+
+    def run(self, number: int, command: str, keys: list[list[str]]) -> None:
+        """Claim a command that is new, and take locks for it."""
+        self._start(number, self._run(number, UUID(command), wishes(keys)))
+
+    def adopt(self, number: int, command: str) -> None:
+        """Claim a command together with the grants that stand for it."""
+        self._start(number, self._adopt(number, UUID(command)))
+
+    def finish(self, number: int) -> None:
+        say(id=number, until=boottime())
+        self.membership.claims.finish(self.claimed[number])
+
+    def _start(self, number: int, request: Coroutine[Any, Any, None]) -> None:
+        asking = self.group.create_task(request)
         asking.add_done_callback(  # even if it was cancelled before it began
             lambda done: say(id=number, refused="Cancelled") if done.cancelled() else None
         )
@@ -75,10 +94,44 @@ class Worker:
         except EngineError as error:
             say(id=number, refused=type(error).__name__)
         else:
-            self.holds[number] = hold
-            grants = [(each.key.id, each.mode, each.token) for each in hold.grants]
-            say(id=number, granted=boottime(), grants=grants)
-            hold.when_lost(lambda: self._lost(number))
+            self._granted(number, hold)
+
+    async def _run(self, number: int, command_id: UUID, wanted: list[Wanted]) -> None:
+        claims = self.membership.claims
+        try:
+            claim = await claims.claim(command_id)
+            assert claim is not None, "nobody else knows of it"
+            reason = Reason("running", command_id=command_id)
+            try:
+                hold = await self.membership.locks.acquire(*wanted, reason=reason)
+            except EngineError:
+                claims.finish(claim)
+                raise
+        except EngineError as error:
+            say(id=number, refused=type(error).__name__)
+        else:
+            claim.holds.append(hold)
+            self.claimed[number] = claim
+            self._granted(number, hold)
+
+    async def _adopt(self, number: int, command_id: UUID) -> None:
+        try:
+            claim = await self.membership.claims.claim(command_id)
+        except EngineError as error:
+            say(id=number, refused=type(error).__name__)
+            return
+        if claim is None:
+            say(id=number, refused="Claimed")
+            return
+        self.claimed[number] = claim
+        [hold] = claim.holds
+        self._granted(number, hold)
+
+    def _granted(self, number: int, hold: Hold) -> None:
+        self.holds[number] = hold
+        grants = [(each.key.id, each.mode, each.token) for each in hold.grants]
+        say(id=number, granted=boottime(), grants=grants)
+        hold.when_lost(lambda: self._lost(number))
 
     def _lost(self, number: int) -> None:
         until = min(boottime(), self.membership.session.trusted_until)
@@ -98,7 +151,21 @@ class Worker:
             say(id=number, wrote="")
 
 
-async def main(url: str, node: str) -> None:
+def wishes(keys: list[list[str]]) -> list[Wanted]:
+    return [Wanted(LockKey(KIND, key), Mode(mode)) for key, mode in keys]
+
+
+async def lead(leadership: Leadership) -> None:
+    """Tell from when and until when this process believes that it leads."""
+    what = {"id": 0, "leads": leadership.name, "term": leadership.term}
+    say(**what, at=boottime())
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say(**what, until=min(boottime(), leadership.session.trusted_until))
+
+
+async def main(url: str, node: str, *singletons: str) -> None:
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -106,6 +173,8 @@ async def main(url: str, node: str) -> None:
     async with Database(url, name=node, pool_max=3) as db:
         identity = Identity(new_id(), node)
         membership = Membership(db, identity, bells=bells, lease=LEASE)
+        for name in singletons:
+            membership.leaders.register(name, lead)
         await membership.join()
         say(id=0, joined=str(identity.member_id))
         try:

@@ -130,7 +130,7 @@ class ProcessesMachine(RuleBasedStateMachine):
     def break_a_lock(self, pick):
         """Its holder is told, and lets go: nobody has to take it from him."""
         self.sync()
-        for asked in self.one_of(self.held(), pick):
+        for asked in self.one_of([each for each in self.held() if not each.command], pick):
             self.troubled = True
             key, _, token = asked.grants[0]
             [broken] = self.laboratory.break_lock(key, token)
@@ -203,12 +203,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         rows = self.laboratory.rows
         members = {process.member_id for process in self.laboratory.processes}
         grants, tickets, advisory = rows(GRANTS), rows(TICKETS), rows(ADVISORY)
-        known = Counter(
-            (key, mode, token, each.process.member_id)
-            for each in self.asked
-            if each.held
-            for key, mode, token in each.grants
-        )
+        known = Counter(self.known())
         waiting = [each for each in self.asked if each.open]
         unequal = {
             "live": (members, {member for (member,) in rows(LIVE)}),
@@ -218,22 +213,41 @@ class ProcessesMachine(RuleBasedStateMachine):
                 Counter(t[1] for t in tickets),
             ),
             "advisory": (
-                Counter({(LockKey("stateful", row[0]).advisory, row[1], row[6]) for row in grants}),
+                Counter(
+                    {
+                        (LockKey("stateful", row[0]).advisory, row[1], row[6])
+                        for row in grants
+                        if row[5]
+                    }
+                ),
                 Counter((signed(key), WORDS[mode], pid) for key, mode, pid in advisory),
             ),
             "waiting for nobody": ([], [w.keys for w in waiting if not self.is_in_a_way(w)]),
-            "without advisory": ([], [row for row in grants if not row[4]]),
+            "without advisory": ([], [row for row in grants if row[5] and not row[4]]),
         }
         return "; ".join(
             f"{k}: {one} is not {two}" for k, (one, two) in unequal.items() if one != two
         )
+
+    def known(self) -> list[tuple[str, str, int, str | None]]:
+        """Tell which grants there must be: key, mode, token, member."""
+        return [
+            (*grant, each.process.member_id)
+            for each in self.asked
+            if each.held
+            for grant in each.grants
+        ]
+
+    def stands(self, _asked: Asked) -> bool:
+        """Tell whether its grants stand for an adopter."""
+        return False
 
     def is_in_a_way(self, asked: Asked) -> bool:
         """Tell whether somebody holds what excludes it, or waits and is older or may be."""
         return any(
             exclude(mine, theirs)
             for other in self.asked
-            if other is not asked and (other.held or other.open)
+            if other is not asked and (other.held or other.open or self.stands(other))
             for mine in asked.keys
             for theirs in other.keys
         )
@@ -256,8 +270,10 @@ class ProcessesMachine(RuleBasedStateMachine):
     @staticmethod
     def judge(one: Asked, our_token: int, other: Asked, their_token: int) -> None:
         later, earlier = (one, other) if our_token > their_token else (other, one)
-        assert earlier.until <= later.granted_at, (
-            f"{earlier.process.node} held {earlier.grants} until {earlier.until}, while"
+        adopted = earlier.command and earlier.command == later.command
+        until = earlier.until if adopted else earlier.kept_until
+        assert until <= later.granted_at, (
+            f"{earlier.process.node} held {earlier.grants} until {until}, while"
             f" {later.process.node} was granted {later.grants} at {later.granted_at}"
         )
 
@@ -348,20 +364,24 @@ def signed(advisory: int) -> int:
     return advisory - (1 << 64) if advisory >= 1 << 63 else advisory
 
 
+def walk_in(
+    laboratory: Laboratory, rules: type[ProcessesMachine], *, examples: int, steps: int
+) -> None:
+    class Machine(rules):
+        pass
+
+    Machine.laboratory = laboratory
+    try:
+        walk(Machine, examples=examples, steps=steps)
+        for process in laboratory.processes:
+            process.stop()
+    finally:
+        laboratory.close()
+
+
 @pytest.mark.timeout(max(180, SECONDS + 120))
 def test_locks_of_several_processes_exclude_each_other_whatever_befalls_them(
     postgres, fresh_database_url
 ):
     restart = postgres.embedded.restart_immediate if postgres.embedded else None
-    laboratory = Laboratory(fresh_database_url, restart)
-
-    class Machine(ProcessesMachine):
-        pass
-
-    Machine.laboratory = laboratory
-    try:
-        walk(Machine, examples=6, steps=30)
-        for process in laboratory.processes:
-            process.stop()
-    finally:
-        laboratory.close()
+    walk_in(Laboratory(fresh_database_url, restart), ProcessesMachine, examples=6, steps=30)

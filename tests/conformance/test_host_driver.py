@@ -160,6 +160,19 @@ def test_what_does_not_exist_is_not_found(host, spec):
                 await driver.destroy_vm(ctx(grant(spec)), spec.vm_id)
             with pytest.raises(NotFound):
                 await driver.shutdown_vm(ctx(grant(spec)), spec.vm_id)
+            with pytest.raises(NotFound):
+                await driver.cancel_migration(ctx(grant(spec)), spec.vm_id)
+
+    run(main)
+
+
+def test_what_is_not_on_its_way_is_not_kept(host, spec, xml):
+    async def main():
+        async with connected(host) as driver:
+            await created(driver, spec, xml)
+            with pytest.raises(Conflict):
+                await driver.cancel_migration(ctx(grant(spec)), spec.vm_id)
+            await driver.destroy_vm(ctx(grant(spec)), spec.vm_id)
 
     run(main)
 

@@ -17,7 +17,7 @@ from engine_pg.commands.registry import REGISTRY
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.ids import new_id
 
-HOWS = ("killed", "frozen")
+HOWS = ("killed", "frozen", "partitioned")
 
 
 @dataclass(frozen=True, slots=True)

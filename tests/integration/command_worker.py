@@ -1,11 +1,11 @@
 """A node that runs commands, in a process of its own, and stops where it is told to.
 
-    python command_worker.py DATABASE_URL NODE [--poison] [--limit N] [--ttl S]
+    DATABASE_URL NODE [--poison] [--limit N] [--ttl S] [--via PORT=PORT]...
 
 It says "ready" when it is a member, and takes work from a line `work` on until a line `rest`.
 `work COMMAND/STEP/PLACE`: at this boundary it says so and waits until it is continued.
 `work ... STEP`: the command fails at the last moment of this step. With `--poison` it knows the
-command `poison`, which ends the process.
+command `poison`, which ends the process. Hosts of the first port are reached over the second one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -113,11 +114,16 @@ class Orders:
 
 
 async def live(options: argparse.Namespace) -> None:
+    ways = dict(tuple(map(int, each.split("="))) for each in options.via)
+
+    def driver(address: str, port: int) -> VdsmDriver:
+        return VdsmDriver(address, ways.get(port, port), connect_timeout_s=1.0)
+
     registry = known(poison=options.poison)
     bells, orders = Doorbells(options.url), Orders()
     async with (
         Database(options.url, name=options.node, pool_max=8) as db,
-        HostConnections(lambda a, p: VdsmDriver(a, p, connect_timeout_s=1.0)) as hosts,
+        HostConnections(driver) as hosts,
         Background() as background,
     ):
         background.start(bells.run(), name="bells")
@@ -150,16 +156,15 @@ async def live(options: argparse.Namespace) -> None:
         os._exit(0)  # its reader of lines can't be ended
 
 
-def main() -> None:
+def employed(line: socket.socket, words: list[str]) -> None:
+    """Be such a node, and have its lines over a socket."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("node")
     parser.add_argument("--poison", action="store_true")
     parser.add_argument("--limit", type=int, default=5)
     parser.add_argument("--ttl", type=float, default=1.0)
+    parser.add_argument("--via", action="append", default=[], metavar="PORT=PORT")
+    sys.stdin, sys.stdout = line.makefile("r"), line.makefile("w")
     logging.basicConfig(level=logging.WARNING)
-    asyncio.run(live(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(live(parser.parse_args(words)))

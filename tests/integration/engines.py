@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -40,9 +40,10 @@ class Hosts:
     """The process of the simulated hosts, its journal, and how to hurt it."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], folder: Path, ready: dict[str, Any]
+        self, process: subprocess.Popen[bytes], folder: Path, ready: dict[str, Any], fencing: str
     ) -> None:
         self.process = process
+        self.fencing = fencing
         self.journal = folder / "journal"
         self.control = ready["control"]
         self.places = [(each["address"], each["port"]) for each in ready["hosts"]]
@@ -85,12 +86,12 @@ def simulated(fencing: str, *, hosts: int = 2, migration_s: float = 0.1) -> Gene
         command = [sys.executable, "-m", "engine_pg", "host-sim", *words]
         with subprocess.Popen(command) as process:
             try:
-                deadline = boottime() + 20
+                deadline = boottime() + 60
                 while not ready.exists():
                     assert process.poll() is None
                     assert boottime() < deadline
-                    os.sched_yield()
-                yield Hosts(process, folder, json.loads(ready.read_text()))
+                    time.sleep(0.02)
+                yield Hosts(process, folder, json.loads(ready.read_text()), fencing)
             finally:
                 process.send_signal(signal.SIGTERM)
 

@@ -220,6 +220,14 @@ class NodeProcess:
 
 @asynccontextmanager
 async def node_process(database_url: str, name: str) -> AsyncGenerator[NodeProcess]:
+    async with started_process(database_url, name) as node:
+        await _until_ready(node)
+        yield node
+
+
+@asynccontextmanager
+async def started_process(database_url: str, name: str) -> AsyncGenerator[NodeProcess]:
+    """Start one, ready or not."""
     with free_socket() as listening:
         port = listening.getsockname()[1]
     own = {
@@ -236,7 +244,6 @@ async def node_process(database_url: str, name: str) -> AsyncGenerator[NodeProce
     )
     node = NodeProcess(f"http://127.0.0.1:{port}", process)
     try:
-        await _until_ready(node)
         yield node
     finally:
         with contextlib.suppress(ProcessLookupError):

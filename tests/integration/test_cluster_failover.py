@@ -8,10 +8,16 @@ from contextlib import suppress
 import psycopg
 import pytest
 from integration.nodes import TestNode, eventually, node, run
-from integration.test_cluster_resume import alone, resumed, write_under
+from integration.test_cluster_resume import (
+    alone,
+    killed_and_failed_over,
+    resumed,
+    write_under,
+)
 from psycopg.rows import dict_row
 
 from engine_pg.clock import boottime
+from engine_pg.cluster.members import end_member
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
 from engine_pg.commands import store
@@ -19,7 +25,14 @@ from engine_pg.commands.rows import Submission
 from engine_pg.db.database import Database, connect
 from engine_pg.db.faults import translated
 from engine_pg.db.listener import Doorbells
-from engine_pg.errors import DatabaseAway, EngineError, LeaseLost, OutcomeUnknown, Unavailable
+from engine_pg.errors import (
+    DatabaseAway,
+    EngineError,
+    LeaseLost,
+    MemberEnded,
+    OutcomeUnknown,
+    Unavailable,
+)
 from engine_pg.ids import new_id
 
 IN_DOUBT = """
@@ -262,6 +275,49 @@ def test_nobody_is_ended_when_all_commits_stall_for_longer_than_a_ttl(replicated
             assert rows == [{"n": 2}]
 
     with replicated.private_link() as (link, url):
+        run(story(link, url))
+
+
+@pytest.mark.parametrize("goes_on", ["the standby comes back", "a failover"])
+def test_an_ending_that_hangs_in_its_commit_is_one_only_where_it_was_replicated(
+    goes_on, replicated
+):
+    rare = Lease(ttl_s=20.0, margin_s=0.5, heartbeat_s=5.0)  # no renewal is under way then
+
+    async def story(link, url):
+        pair = replicated.pair
+        async with (
+            node(url, "a", lease=rare) as a,
+            node(replicated.url, "b", lease=rare) as b,
+        ):
+            await b.db.statement("create table work (token bigint)")
+            await b.locks.acquire(alone("renews b"))
+            hold = await a.locks.acquire(alone("kept"))
+            link.freeze()  # what a sends comes later than the ending, and waits for its row
+            pair.primary.feed.freeze()
+            ending = asyncio.ensure_future(
+                end_member(b.db, a.member_id, renewal=None, by=b.member_id, reason="forced")
+            )
+            await eventually(lambda: in_doubt(replicated, FENCED))
+            link.heal()
+            assert not ending.done()
+            if goes_on == "a failover":
+                await asyncio.to_thread(killed_and_failed_over, replicated, a)
+                with pytest.raises(OutcomeUnknown):
+                    await ending
+                await eventually(lambda: resumed(a, 0))
+                await write_under(a, hold)
+                assert a.session.ended is None
+            else:
+                pair.primary.feed.heal()
+                assert await ending
+                await eventually(lambda: ended(b, a))
+                with pytest.raises(MemberEnded):
+                    await write_under(a, hold)
+                await b.locks.acquire(alone("kept"), wait_s=5)
+
+    with replicated.private_link() as (link, _):
+        url = replicated.url_of(link, replicated.pair.standby.link)
         run(story(link, url))
 
 

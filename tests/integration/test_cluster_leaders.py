@@ -221,6 +221,7 @@ def test_a_restarted_node_is_a_new_member_that_takes_work(fresh_database_url):
     run(story())
 
 
+@pytest.mark.quiet
 def test_a_graceful_handover_takes_a_fifth_of_a_second_at_most(fresh_database_url):
     async def story():
         watched = Vacancies()
@@ -247,6 +248,7 @@ def test_a_graceful_handover_takes_a_fifth_of_a_second_at_most(fresh_database_ur
     run(story())
 
 
+@pytest.mark.quiet
 def test_a_crashed_leader_is_replaced_within_its_ttl_and_half_a_second(fresh_database_url):
     async def story():
         async with (

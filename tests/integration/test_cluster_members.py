@@ -34,6 +34,7 @@ async def open_command(one) -> UUID:
     return command_id
 
 
+@pytest.mark.quiet
 def test_a_member_that_dies_is_ended_within_its_ttl_and_half_a_second(database_url):
     async def story():
         async with node(database_url, "a") as a, node(database_url, "b") as b:
@@ -48,6 +49,7 @@ def test_a_member_that_dies_is_ended_within_its_ttl_and_half_a_second(database_u
     run(story())
 
 
+@pytest.mark.quiet
 def test_a_member_that_leaves_frees_everything_at_once(database_url):
     async def story():
         async with node(database_url, "b") as b, node(database_url, "a") as a:

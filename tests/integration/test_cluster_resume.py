@@ -246,6 +246,7 @@ def first_write(server: Server) -> float:
     return boottime()
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("fall", [started_again, failed_over])
 def test_a_thousand_locks_are_resumed_within_a_second_of_the_first_write(fall, replicated):
     patient = Lease(ttl_s=5.0, margin_s=0.5, heartbeat_s=0.5)

@@ -37,7 +37,7 @@ STATUS_KEYS = {
     "epoch": {"id", "timeline", "since"},
     "members": {"live", "paused", "draining", "unresumed"},
     "leaders": {"declared", "exactly_one", "vacant"},
-    "locks": {"held", "orphaned", "unresumed", "broken", "oldest_s"},
+    "locks": {"held", "orphaned", "parked", "unresumed", "broken", "oldest_s"},
     "waiters": {"requests", "oldest_s"},
     "lock_table": {"used", "capacity", "alarming"},
 }
@@ -187,7 +187,7 @@ def test_orphaned_unresumed_and_broken_locks_are_told(fresh_database_url, call):
             assert locks["orphaned"]["node"] is None
             assert locks["broken"]["unresumed"] is True
             shown = await call("locks")
-            assert "awaits adoption" in shown
+            assert "nobody runs its command now" in shown
             assert "broken by x, not resumed in this epoch" in shown
             counted = (await told(call, "status"))["locks"]
             assert [counted[k] for k in ("held", "orphaned", "unresumed", "broken")] == [2, 1, 1, 1]

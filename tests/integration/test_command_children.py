@@ -10,6 +10,7 @@ from integration.nodes import eventually, run
 from integration.test_command_halts import ask_cancel, final, retry, running
 from integration.trials import Trial
 
+from engine_pg.commands import shown
 from engine_pg.commands.rows import Submission
 from engine_pg.errors import Conflict
 from engine_pg.ids import derived_id, new_id
@@ -117,6 +118,63 @@ def test_a_parent_fails_with_its_child_after_all_have_ended(database_url):
     run(story())
 
 
+def test_the_first_child_to_fail_has_the_others_cancelled_where_its_parent_says_so(database_url):
+    async def story():
+        trial = Trial()
+        keys = ("failing", "x", "y")
+        more = family(trial, *keys, fail_fast=True)
+        async with engine(database_url, "a", more=more) as a:
+            submission = await a.submit("parent")
+            await a.runner.run(submission.command_id)
+            failing, x, y = children_of(submission, *keys)
+            await a.node.db.statement(DROP_JOBS)
+            trial.shut("child x prepared")
+            async with running(a, Submission(name="child", subject_id=new_id(), command_id=x)):
+                await trial.reached("child x prepared")
+                await a.runner.run(failing)
+                assert await jobs(a) == {submission.command_id}
+
+                async def parent_ended():
+                    await a.runner.run(submission.command_id)
+                    return (await a.view(submission.command_id)).final
+
+                await eventually(parent_ended)
+            view = await a.view(submission.command_id)
+            assert (view.state, view.error) == ("failed", "3 of 3 children failed")
+            assert [(await a.view(each)).state for each in (failing, x, y)] == [
+                "failed",
+                "cancelled",
+                "cancelled",
+            ]
+            assert not {"child x", "child y", "child y prepared"} & set(trial.happened)
+            assert trial.happened[-1] == "one undone"
+
+    run(story())
+
+
+def test_the_end_of_the_last_child_is_not_lost_on_whoever_just_parks_the_parent(database_url):
+    async def story():
+        trial = Trial()
+        more = family(trial, "x")
+        async with (
+            engine(database_url, "a", more=more) as a,
+            engine(database_url, "b", more=more) as b,
+        ):
+            submission = await a.submit("parent")
+            claims, parking = a.node.membership.claims, []
+            vacate = claims.vacate
+            claims.vacate = parking.append
+            await a.runner.run(submission.command_id)
+            assert parking, "it has seen that its child has not ended"
+            await b.runner.run(*children_of(submission, "x"))
+            async with running(b, submission):  # its job, as the child's end wrote it
+                await asyncio.sleep(0)
+                vacate(*parking)
+                assert (await final(b, submission)).state == "succeeded"
+
+    run(story())
+
+
 @pytest.mark.parametrize("why", ["cancelled", "overdue"])
 def test_a_halted_parent_halts_its_children_and_waits_for_them(database_url, why):
     async def story():
@@ -183,6 +241,10 @@ def test_what_a_parent_holds_stays_held_while_its_children_run(database_url):
                 return await a.node.rows(held)
 
             [before] = await eventually(parked)
+            async with a.node.db.read() as tx:
+                told = await shown.status(tx)
+            assert (told["locks"]["parked"], told["locks"]["orphaned"]) == (1, 0)
+            assert not any("adopter" in warning for warning in told["warnings"])
             with pytest.raises(Conflict, match="locked"):
                 await b.node.locks.acquire(wanted)
             [child] = children_of(submission, "x")

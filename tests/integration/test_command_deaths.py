@@ -28,7 +28,7 @@ async def kept(url: str, node: str, crashes: list[int]) -> None:
     while True:
         async with hand(url, node, "--poison", "--limit", str(LIMIT)) as one:
             await one.told("work")
-            crashes.append(await one.process.wait())
+            crashes.append(await one.ends())
 
 
 async def done(a, name: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
+from pathlib import Path
 
 import pytest
 from integration import engines
@@ -12,6 +14,7 @@ from integration.nodes import eventually, run
 from engine_pg.errors import EngineError
 from engine_pg.hosts.vdsm.client import VdsmDriver
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs/how-to/examples/retire_vm.py"
 GRANTS = "select count(*) as n from lock_grant"
 
 
@@ -21,6 +24,24 @@ def hosts(request):
         yield simulator
         verdict = simulator.verdict()
         assert verdict.clean, verdict.violations
+
+
+def test_the_example_of_the_how_to_retires_a_vm_or_leaves_it_as_it_was(database_url, hosts):
+    async def story():
+        example = runpy.run_path(str(EXAMPLE))["RETIRE_VM"]
+        async with engine(database_url, "a", more={example.name: example}) as a:
+            cluster, _ = await a.furnish(hosts)
+            vm = await a.vm(cluster, description="a good one")
+            assert "does not run" in (await a.do("retire_vm", vm)).error
+            assert (await a.row("vm", vm))["description"] == "a good one"
+            assert (await a.do("start_vm", vm)).state == "succeeded"
+            retired = await a.do("retire_vm", vm)
+            assert retired.state == "succeeded", retired.error
+            row = await a.row("vm", vm)
+            assert (row["status"], row["description"], row["host_id"]) == ("down", "retired", None)
+            assert hosts.kinds("vm_stopped", vm) == 1
+
+    run(story())
 
 
 def test_a_vm_is_started_and_stopped_once(database_url, hosts):

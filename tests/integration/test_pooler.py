@@ -6,20 +6,25 @@ import os
 import shutil
 import socket
 import subprocess
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from urllib.parse import urlsplit
 
+import httpx
 import psycopg
 import pytest
 from integration.feeding import TABLES, Reader, connect
-from integration.nodes import eventually, run
+from integration.nodes import eventually, node, run
+from integration.streams import started_process
 
 from engine_pg.clock import boottime
 from engine_pg.cluster.feed import Feed
+from engine_pg.cluster.locks import LockBusy, LockKey, Wanted
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
+from engine_pg.errors import Invalid
 from engine_pg.supervisor import Background
 
+KEY = Wanted(LockKey("test", "pooled"))
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 CONFIGURATION = """
 [databases]
@@ -107,6 +112,60 @@ def test_a_transaction_pooler_in_the_path_is_found_reported_and_lived_with(
                         reader.take(await anext(following))
 
     with pooled(roomy_folder, url, "transaction") as pooled_url:
+        run(story(pooled_url))
+
+
+@pytest.mark.parametrize("neighbours", [0, 3])
+def test_a_transaction_pooler_is_no_way_for_a_member_which_says_so(
+    fresh_database_url, roomy_folder, neighbours
+):
+    """Whoever else the pooler serves at that time: sessions of theirs may lie ready."""
+
+    async def story(pooled_url):
+        async with AsyncExitStack() as stack:
+            for _ in range(neighbours):
+                await stack.enter_async_context(await connect(pooled_url))
+            with pytest.raises(Invalid, match=r"by the transaction, .* the server's own address"):
+                await stack.enter_async_context(node(pooled_url, "a"))
+        async with node(fresh_database_url, "b") as b:
+            assert [row["node"] for row in await b.rows("select node from member")] == ["b"]
+
+    with pooled(roomy_folder, fresh_database_url, "transaction") as pooled_url:
+        run(story(pooled_url))
+
+
+def test_a_node_behind_a_transaction_pooler_tells_why_it_is_not_ready(
+    fresh_database_url, roomy_folder
+):
+    async def story(pooled_url):
+        async with (
+            started_process(pooled_url, "a") as one,
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
+
+            async def tells() -> bool:
+                with suppress(httpx.TransportError):
+                    answer = await client.get(f"{one.url}/readyz")
+                    return answer.status_code == 503 and "by the transaction" in answer.text
+                return False
+
+            await eventually(tells, 60)
+
+    with pooled(roomy_folder, fresh_database_url, "transaction") as pooled_url:
+        run(story(pooled_url))
+
+
+def test_members_behind_a_session_pooler_exclude_each_other(fresh_database_url, roomy_folder):
+    async def story(pooled_url):
+        async with node(pooled_url, "a") as a, node(pooled_url, "b") as b:
+            hold = await a.locks.acquire(KEY)
+            with pytest.raises(LockBusy, match="exclusive by a"):
+                await b.locks.acquire(KEY)
+            a.locks.release(hold)
+            await b.locks.acquire(KEY, wait_s=5)
+            assert a.session.measures.resumes == b.session.measures.resumes == 0
+
+    with pooled(roomy_folder, fresh_database_url, "session") as pooled_url:
         run(story(pooled_url))
 
 

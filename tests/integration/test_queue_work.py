@@ -185,6 +185,7 @@ def test_no_worker_takes_more_than_it_has_places_for(database_url):
     run(story())
 
 
+@pytest.mark.quiet
 def test_a_chain_on_one_key_goes_on_at_once(fresh_database_url, monkeypatch):
     monkeypatch.setattr(served, "_POLL_S", 1000.0)
 

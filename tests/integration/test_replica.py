@@ -154,6 +154,7 @@ def test_who_took_a_view_goes_on_reading_it(fresh_database_url):
     run(scenario())
 
 
+@pytest.mark.quiet
 def test_ten_thousand_changes_hold_the_loop_for_moments_only(fresh_database_url):
     longest = 0.0
 

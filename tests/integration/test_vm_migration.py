@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from integration.engines import engine, simulated
 from integration.nodes import eventually, run
-from integration.test_command_halts import final, running
+from integration.test_command_halts import ask_cancel, final, running
 
 from engine_pg.commands.migrate_vm import MAINTENANCE
 from engine_pg.commands.parts import shared
+from engine_pg.errors import MemberEnded
 
 
 @pytest.fixture(scope="module", params=["all", "none"])
@@ -154,11 +156,96 @@ def test_a_host_whose_vms_can_not_move_stays_in_service(database_url, hosts):
     run(story())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slow_hosts():
     with simulated("all", migration_s=2.0) as simulator:
         yield simulator
-        assert simulator.verdict().clean
+        verdict = simulator.verdict()
+        assert verdict.clean, verdict.violations
+
+
+async def on_its_way(hosts, vm):
+    async def begun():
+        return hosts.kinds("vm_incoming", vm)
+
+    await eventually(begun)
+
+
+async def kept(a, hosts, vm, host):
+    """Wait until a VM is on its way no more, and see that it is where it was, and nowhere else."""
+
+    async def given_up():
+        return hosts.kinds("vm_forgotten", vm)
+
+    await eventually(given_up)
+    row = await a.row("vm", vm)
+    assert (row["host_id"], row["status"] in ("powering_up", "up")) == (host, True)
+    assert (hosts.kinds("vm_started", vm), hosts.kinds("vm_stopped", vm)) == (1, 0)
+    assert (await a.do("stop_vm", vm)).state == "succeeded"
+
+
+def test_a_migration_that_is_cancelled_under_way_leaves_the_vm_where_it_was(
+    database_url, slow_hosts
+):
+    async def story():
+        async with engine(database_url, "a") as a:
+            cluster, _ = await a.furnish(slow_hosts)
+            vm, here = await running_vm(a, cluster)
+            submission = await a.submit("migrate_vm", vm)
+            async with running(a, submission):
+                await on_its_way(slow_hosts, vm)
+                await ask_cancel(a, submission.command_id)
+                view = await final(a, submission)
+            assert (view.state, view.error) == ("cancelled", "cancelled by operator")
+            await kept(a, slow_hosts, vm, here)
+
+    run(story())
+
+
+def test_a_migration_is_cancelled_by_whoever_adopts_it(database_url, slow_hosts):
+    async def story():
+        async with engine(database_url, "a") as a, engine(database_url, "b") as b:
+            cluster, _ = await b.furnish(slow_hosts)
+            vm, here = await running_vm(b, cluster)
+            submission = await a.submit("migrate_vm", vm)
+            with suppress(MemberEnded):
+                async with running(a, submission):
+                    await on_its_way(slow_hosts, vm)
+                    await a.node.die()
+            await ask_cancel(b, submission.command_id)
+            view = await b.adopt(submission.command_id)
+            assert view.state == "cancelled", view.error
+            await kept(b, slow_hosts, vm, here)
+
+    run(story())
+
+
+def test_a_vm_that_arrived_before_its_migration_was_cancelled_has_moved(database_url, slow_hosts):
+    async def story():
+        async with engine(database_url, "a") as a:
+            cluster, known = await a.furnish(slow_hosts)
+            vm, here = await running_vm(a, cluster)
+            [other] = set(known) - {here}
+            for number in (1, 2):
+                await slow_hosts.fault(
+                    number, "delay", verbs=["VM.migrateCancel"], seconds=2.2, when="before"
+                )
+            submission = await a.submit("migrate_vm", vm)
+            async with running(a, submission):
+                await on_its_way(slow_hosts, vm)
+                await ask_cancel(a, submission.command_id)
+                view = await final(a, submission)
+            assert view.state == "succeeded", view.error
+            assert (await a.row("vm", vm))["host_id"] == other
+            assert (slow_hosts.kinds("vm_started", vm), slow_hosts.kinds("vm_stopped", vm)) == (
+                2,
+                1,
+            )
+            for number in (1, 2):
+                await slow_hosts.fault(number, "heal")
+            assert (await a.do("stop_vm", vm)).state == "succeeded"
+
+    run(story())
 
 
 def test_a_migration_that_breaks_off_leaves_the_vm_where_it_was(database_url, slow_hosts):
@@ -169,11 +256,7 @@ def test_a_migration_that_breaks_off_leaves_the_vm_where_it_was(database_url, sl
             other = 2 if known[0] == here else 1
             submission = await a.submit("migrate_vm", vm)
             async with running(a, submission):
-
-                async def begun():
-                    return slow_hosts.kinds("vm_incoming", vm)
-
-                await eventually(begun)
+                await on_its_way(slow_hosts, vm)
                 assert (await a.row("vm", vm))["status"] == "migrating"
                 await slow_hosts.fault(other, "crash", seconds=0.05)
                 view = await final(a, submission)
@@ -195,11 +278,7 @@ def test_what_moves_counts_on_both_hosts(database_url, slow_hosts):
             [other] = set(known) - {here}
             submission = await a.submit("migrate_vm", vm)
             async with running(a, submission):
-
-                async def begun():
-                    return slow_hosts.kinds("vm_incoming", vm)
-
-                await eventually(begun)
+                await on_its_way(slow_hosts, vm)
                 for host in (here, other):
                     big = await a.vm(cluster, memory_bytes=40 << 30)
                     refused = await a.do("start_vm", big, host_id=str(host))

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -26,6 +27,7 @@ from engine_pg.db.listener import Doorbells
 from engine_pg.errors import EngineError, OutcomeUnknown, Unavailable
 from engine_pg.ids import new_id
 from jobstorm.node import DEFINITION, NAME, STEPS
+from jobstorm.open import reasons
 
 TABLE = "create table witness (command_id uuid, step text, attempt integer)"
 OPEN = "select count(*)::integer as n from command where ended_at is null"
@@ -59,6 +61,7 @@ class Log:
     took_s: float = 0.0
     settled_s: float = 0.0
     violations: list[str] = field(default_factory=list)
+    open: dict[str, Any] = field(default_factory=dict)
 
 
 class Storm:
@@ -191,6 +194,7 @@ class Storm:
             await asyncio.sleep(0.2)
         if least:
             self.log.violations.append(f"nothing has become final for {BOUND_S:.0f} s")
+            self.log.open = await reasons(db)
 
     async def _judge(self, db: Database) -> None:
         found = {row["command_id"]: row for row in await db.once(COMMANDS, {"name": NAME})}

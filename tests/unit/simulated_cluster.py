@@ -325,6 +325,9 @@ class SimulatedConnection:
             if not future.done():
                 future.set_exception(OutcomeUnknown("the connection was cut"))
 
+    async def refuse_sharing(self, _url: str) -> None:
+        """There is no pooler here."""
+
     async def close(self) -> None:
         self.closed = True
 

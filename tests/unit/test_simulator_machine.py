@@ -13,7 +13,7 @@ from engine_pg.simulator.machine import EVENT_TIME_BASE, Boot, Machine, Spec, Ti
 from engine_pg.simulator.replay import replay
 from engine_pg.simulator.verbs import VERBS, vm_of
 
-VM = str(uuid4())
+VM = "6f1a2c34-5b7d-4e8f-9a01-23456789abcd"
 XML = f"<domain><name>web</name><uuid>{VM}</uuid><memory unit='MiB'>256</memory></domain>"
 CREATE = {"vmID": VM, "vmParams": {"xml": XML}}
 

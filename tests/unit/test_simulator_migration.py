@@ -97,3 +97,19 @@ def test_a_migration_does_not_outlive_the_process_of_its_hosts(pair):
         world.machine = world.boot()
         world.machine.restore(replay(world.records).host(1).vms.values())
     assert (a.status(), b.status()) == ("Up", None)
+
+
+def test_a_migration_that_is_cancelled_leaves_the_vm_at_its_source(pair):
+    a, b = pair
+    assert code_of(a, "VM.migrateCancel", {"vmID": VM}) == ErrorCode.NOT_MIGRATING
+    a.call("VM.migrate", TO_B)
+    a.pass_time(0.1)
+    assert a.call("VM.migrateCancel", {"vmID": VM}) is True
+    assert (a.status(), b.status()) == ("Up", None)
+    assert kinds(b) == ["vm_incoming", "vm_forgotten"]
+    a.call("VM.migrate", TO_B)
+    a.pass_time(0.25)
+    assert a.status() == "Migration Source", "the first one's time is over, not the second one's"
+    a.pass_time(0.1)
+    assert (a.status(), b.status()) == ("Down", "Up")
+    assert code_of(a, "VM.migrateCancel", {"vmID": VM}) == ErrorCode.VM_DOWN

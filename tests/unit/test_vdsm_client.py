@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-from uuid import uuid4
+import socket
 
 import pytest
 from vdsm_script import CAPABILITIES, HOST_UUID, VM_ID, ScriptedHost, ctx, run
@@ -44,6 +44,16 @@ def up(**changes):
 
 
 # --- Connecting ---
+
+
+def test_what_finds_no_way_is_given_up_by_the_kernel():
+    """Or a call would arrive when nobody expects it: minutes later, after a partition."""
+
+    async def test(_, driver):
+        sock = driver._rpc._stomp._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+
+    connected(test, heartbeat_s=2.0)
 
 
 def test_connecting_tells_who_answers():
@@ -278,7 +288,7 @@ def test_a_host_that_reads_nothing_does_not_fill_our_memory():
             outcomes.add(caught.type)
         assert outcomes == {OutcomeUnknown, HostBusy}
 
-    connected(test)
+    connected(test, heartbeat_s=60.0)  # or the kernel gives it up meanwhile
 
 
 # --- Answers ---
@@ -414,7 +424,7 @@ def test_answers_find_their_calls_in_any_order():
         b'{"id": null, "error": {"code": -32700}}',
         b'{"id": ["list"], "result": true}',
         b'{"id": 5, "result": true}',
-        json.dumps({"id": str(uuid4()), "result": True}).encode(),
+        b'{"id": "6f1a2c34-5b7d-4e8f-9a01-23456789abcd", "result": true}',
         b'{"method": 7}',
         b'{"method": "|virt|VM_status|x"}',
         b'{"method": "|virt|VM_status|x", "params": {"x": {"status": "Up"}}}',

@@ -17,6 +17,7 @@ STACK = SimpleNamespace(
         ]
     },
     embedded=SimpleNamespace(port=lambda: 5432),
+    formation=None,
     urls=["http://127.0.0.1:8080"],
     state=SimpleNamespace(password_file=Path("/state/admin-password")),
 )
@@ -84,7 +85,7 @@ def test_the_old_life_of_a_restarted_node_is_shown_until_it_is_ended(show):
 
 def test_a_lock_tells_its_epoch_and_that_nobody_holds_it(show):
     line = line_of(show(STATUS), "vm 01234567")
-    assert "vm 01234567 excl 5.17 orphaned 1.5 s Launching VM a" in line
+    assert "vm 01234567 excl 5.17 nobody 1.5 s Launching VM a" in line
 
 
 def test_partitions_are_counted_by_node_and_vacancies_named(show):

@@ -6,8 +6,10 @@ import os
 import pwd
 import stat
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from engine_pg.errors import Conflict, Invalid
@@ -24,12 +26,18 @@ class Account:
     gid: int
     borrowed: bool  # root gives its processes and files away to it
 
-    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(
+        self,
+        *command: str | Path,
+        cwd: str | Path = "/",  # the caller's own folder may be closed to the account
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> subprocess.CompletedProcess[str]:
         """Run a program as this account and return its merged output, whatever its exit status."""
+        known = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}  # no PG*, no LD_*
         return subprocess.run(
             [str(word) for word in command],
-            cwd="/",  # the caller's own folder may be closed to the account
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},  # no PG*, no LD_*
+            cwd=cwd,
+            env=known | dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

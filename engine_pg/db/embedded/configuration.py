@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from engine_pg.db.embedded.site import Site
 
-_TUNED: Final[Mapping[str, str]] = {
+TUNED: Final[Mapping[str, str]] = {
     "max_connections": "200",  # a few nodes with pools, and demos and people beside them
     "max_locks_per_transaction": "256",  # times max_connections: the engine's locks live there
     "shared_buffers": "128MB",  # the inventory and the hot end of the feed stay in memory
@@ -42,9 +42,12 @@ def configuration(site: Site, given: Mapping[str, str]) -> str:
         "log_directory": str(site.log),
         "cluster_name": site.name,  # in the title of every process: orphans are found by it
     }
-    return "".join(
-        f"{name} = {_quoted(value)}\n" for name, value in {**_TUNED, **given, **places}.items()
-    )
+    return settings_text({**TUNED, **given, **places})
+
+
+def settings_text(settings: Mapping[str, str]) -> str:
+    """Return settings as lines of a file that PostgreSQL reads."""
+    return "".join(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
 
 
 def _quoted(value: str) -> str:

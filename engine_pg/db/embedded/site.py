@@ -61,15 +61,12 @@ class Site:
     @property
     def sockets(self) -> Path:
         """Return the folder of the Unix socket: a short one when ours has too long a path."""
-        folder = self.home / "socket"
-        if len(os.fsencode(folder)) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
-            return folder
-        return Path("/tmp") / f"engine-pg-{self.account.uid}-{self.name}"
+        return socket_folder(self.home, self.account)
 
     @property
     def name(self) -> str:
         """Return a short name that tells this server's processes from those of others."""
-        return hashlib.blake2b(os.fsencode(self.home), digest_size=6).hexdigest()
+        return short_name(self.home)
 
     def prepare(self) -> None:
         """Create the account's folders."""
@@ -90,9 +87,9 @@ def open_site(folder: Path, port: int) -> Site:
                 )
             return Site(account_for(Path(memory.home) / "data"), memory)
         account = account_for(folder / "data")
-        home = folder if account.reaches(folder) else _elsewhere(account, folder)
+        home = folder if account.reaches(folder) else elsewhere(account, folder)
         passwords = {name: secrets.token_urlsafe(24) for name in ("postgres", "engine")}
-        memory = Memory(str(home), port or _free_port(), passwords)
+        memory = Memory(str(home), port or free_port(), passwords)
         Account(os.geteuid(), os.getegid(), borrowed=False).write(note, json.dumps(asdict(memory)))
     except OSError as problem:
         raise Invalid(explained(problem, folder)) from problem
@@ -106,7 +103,21 @@ def explained(problem: OSError, folder: Path) -> str:
     return f"cannot keep a PostgreSQL server in {folder}: {problem.strerror} ({problem.filename})"
 
 
-def _elsewhere(account: Account, folder: Path) -> Path:
+def short_name(home: Path) -> str:
+    """Return a short name for a folder."""
+    return hashlib.blake2b(os.fsencode(home), digest_size=6).hexdigest()
+
+
+def socket_folder(home: Path, account: Account) -> Path:
+    """Return a folder for Unix sockets whose path is not too long for them."""
+    folder = home / "socket"
+    if len(os.fsencode(folder)) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
+        return folder
+    return Path("/tmp") / f"engine-pg-{account.uid}-{short_name(home)}"
+
+
+def elsewhere(account: Account, folder: Path) -> Path:
+    """Return a new folder that the account can reach, for the servers of one that it cannot."""
     home = _ELSEWHERE / f"postgres-{secrets.token_hex(4)}"
     home.mkdir(parents=True, mode=0o711)
     if not account.reaches(home):
@@ -117,7 +128,8 @@ def _elsewhere(account: Account, folder: Path) -> Path:
     return home
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
     for port in random.sample(_PORTS, k=100):
         if port_is_free(port):
             return port

@@ -20,6 +20,9 @@ ENGINE_FENCING: Final = "engineFencing"
 
 ENGINE_FENCING_ALL: Final = "all"
 
+ENGINE_HIGHEST_TOKEN: Final = "engineHighestToken"
+"""Capability key of such hosts: the highest token of any key that they have accepted."""
+
 STALE: Final = 4901
 """Our own error code, outside VDSM's ranges: the host knows a higher token for one of the keys."""
 

@@ -19,7 +19,11 @@ from engine_pg.hosts.driver import (
     VmReport,
     VmState,
 )
-from engine_pg.hosts.vdsm.constants import ENGINE_FENCING, ENGINE_FENCING_ALL
+from engine_pg.hosts.vdsm.constants import (
+    ENGINE_FENCING,
+    ENGINE_FENCING_ALL,
+    ENGINE_HIGHEST_TOKEN,
+)
 
 MAX_TEXT_CHARS: Final = 1000
 
@@ -50,7 +54,13 @@ def identity(result: object) -> HostIdentity:
         host_uuid=_uuid(record, "uuid"),
         boot_id=_text(record, "boot_uuid"),
         traits=Traits(fencing="all" if fenced else "none", migration=True),
+        highest_token=_token(record.get(ENGINE_HIGHEST_TOKEN)),
     )
+
+
+def _token(value: object) -> int:
+    """Read a token: exactly, as no floating-point number could hold it."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else 0
 
 
 def capabilities(result: object) -> Capabilities:

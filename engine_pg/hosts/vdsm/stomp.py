@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from typing_extensions import override
@@ -52,6 +53,7 @@ class StompConnection(asyncio.Protocol):
     async def greet(self, heartbeat_s: float) -> None:
         """Exchange CONNECT and CONNECTED, and start the heart-beats that were agreed on."""
         beat = round(heartbeat_s * 1000)
+        self._give_up_after(beat)
         self.send(
             "CONNECT",
             {"accept-version": "1.2", "host": "vdsm", "heart-beat": f"{beat},{beat}"},
@@ -113,6 +115,12 @@ class StompConnection(asyncio.Protocol):
             self._greeting.set_result(None)
         self._gone.set_result(None)
         self._on_lost(self._reason)
+
+    def _give_up_after(self, unacknowledged_ms: int) -> None:
+        """Have the kernel drop what finds no way: else a call arrives when nobody expects it."""
+        sock: socket.socket | None = self._transport and self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
 
     def _handle(self, frame: Frame) -> None:
         if frame.command == "MESSAGE":

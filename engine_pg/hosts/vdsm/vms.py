@@ -50,5 +50,9 @@ class VdsmVms(ABC):
         params = {"dst": destination, "mode": "remote", "method": "online"}
         await self._change(ctx, "VM.migrate", vmID=str(vm_id), params=params)
 
+    async def cancel_migration(self, ctx: OpCtx, vm_id: UUID) -> None:
+        """Ask the source to keep a VM that it is moving."""
+        await self._change(ctx, "VM.migrateCancel", vmID=str(vm_id))
+
     async def _change(self, ctx: OpCtx, method: str, **params: object) -> object:
         return await self.call(ctx, method, params, changes=True)

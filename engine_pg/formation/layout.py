@@ -1,0 +1,139 @@
+"""What all nodes of a formation share: certificates, passwords, settings, who may come in.
+
+Settings and `pg_hba.conf` are outside of the data folders, and included from there: a copy of the
+primary and a rewind bring its files along, and each node then still reads these.
+
+The authority that signs the servers' certificate is made for that one signature; its key is gone.
+"""
+
+from __future__ import annotations
+
+import pwd
+import shutil
+from pathlib import Path
+from typing import Final
+
+from engine_pg.db.embedded.configuration import TUNED, settings_text
+from engine_pg.errors import Unavailable
+from engine_pg.formation.place import (
+    ADDRESS,
+    DATABASE,
+    KEEPER,
+    MONITOR,
+    OWNER,
+    REPLICATOR,
+    Place,
+)
+from engine_pg.formation.profiles import MONITOR as MONITOR_SETTINGS
+from engine_pg.formation.profiles import NODE as NODE_SETTINGS
+from engine_pg.formation.profiles import chosen
+from engine_pg.formation.programs import Programs
+
+SUPERUSER_MAP: Final = "formation"
+_DAYS: Final = "3650"
+_CURVE: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+# The superuser comes in through the socket folder alone, by his system account: no password at all.
+# `postgres` beside `replication`: pg_rewind reads through that database; without the line each
+# rejoin falls back to a whole copy. The checks of the monitor use a password that is public, which
+# opens nothing: their role has no right and one connection.
+_HBA_MONITOR: Final = f"""\
+local   pg_auto_failover      all                               peer map={SUPERUSER_MAP}
+local   postgres              all                               peer map={SUPERUSER_MAP}
+hostssl pg_auto_failover      {KEEPER}  {ADDRESS}/32  scram-sha-256
+"""
+_HBA_NODE: Final = f"""\
+local   all                   all                               peer map={SUPERUSER_MAP}
+hostssl {DATABASE}                {OWNER}  {ADDRESS}/32  scram-sha-256
+hostssl replication,postgres  {REPLICATOR}  {ADDRESS}/32  scram-sha-256
+hostssl postgres              pgautofailover_monitor  {ADDRESS}/32  scram-sha-256
+"""
+
+
+def lay_out(place: Place, programs: Programs) -> None:
+    """Write all that is shared; certificates and folders only when they are not there."""
+    account = place.account
+    for folder in (place.home, place.tls, place.sockets, *map(place.room, place.memory.ports)):
+        if not folder.exists():
+            account.own_folder(folder)
+    if not (place.tls / "server.crt").exists():
+        _make_certificates(place, programs)
+    shutil.copyfile(place.tls / "ca.crt", place.authority)
+    place.authority.chmod(0o644)
+    passwords = place.memory.passwords
+    lines = [f"{ADDRESS}:*:*:{name}:{passwords[name]}\n" for name in (KEEPER, REPLICATOR)]
+    account.write(place.pgpass, "".join(lines))
+    write_settings(place)
+
+
+def write_settings(place: Place) -> None:
+    """Write the settings of the place's profile and who may connect; servers reload them."""
+    home, profile, account = place.home, place.memory.profile, place.account
+    owner = superuser(place)
+    names = "".join(
+        f"{SUPERUSER_MAP} {name} {role}\n"
+        for name in dict.fromkeys((owner, "root"))
+        for role in (owner, KEEPER)
+    )
+    account.write(home / "pg_ident.conf", names)
+    account.write(home / "monitor_hba.conf", _HBA_MONITOR)
+    account.write(home / "node_hba.conf", _HBA_NODE)
+    common = {"listen_addresses": ADDRESS, "ident_file": str(home / "pg_ident.conf")}
+    monitor = common | {"hba_file": str(home / "monitor_hba.conf")}
+    node = common | {"hba_file": str(home / "node_hba.conf")}
+    monitor |= chosen(MONITOR_SETTINGS, profile)
+    node = dict(TUNED) | chosen(NODE_SETTINGS, profile) | node
+    account.write(home / "monitor.conf", settings_text(monitor))
+    account.write(home / "node.conf", settings_text(node))
+
+
+def include_settings(place: Place, name: str) -> None:
+    """Make a server, not started yet, read the shared settings after all others."""
+    kind = "monitor" if name == MONITOR else "node"
+    file = place.data(name) / "postgresql.conf"
+    line = f"include '{place.home / kind}.conf'\n"
+    if line not in file.read_text():
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
+
+def superuser(place: Place) -> str:
+    """Return the database superuser: named as the system account, for pg_autoctl is."""
+    return pwd.getpwuid(place.account.uid).pw_name
+
+
+def tls_words(place: Place) -> tuple[str, ...]:
+    """Return how pg_autoctl is told of the certificates."""
+    tls = place.tls
+    return (
+        *("--ssl-ca-file", str(tls / "ca.crt"), "--ssl-mode", "verify-full"),
+        *("--server-cert", str(tls / "server.crt"), "--server-key", str(tls / "server.key")),
+    )
+
+
+def _make_certificates(place: Place, programs: Programs) -> None:
+    tls = place.tls
+
+    def openssl(*words: str | Path) -> None:
+        result = place.account.run(programs.openssl, *words)
+        if result.returncode:
+            raise Unavailable(f"openssl {words[0]}: {result.stdout.strip()[-500:]}")
+
+    names = tls / "names"
+    place.account.write(names, f"subjectAltName=IP:{ADDRESS}\n")
+    authority = (tls / "ca.key", tls / "ca.crt")
+    openssl(
+        *("req", "-x509", *_CURVE, "-days", _DAYS, "-subj", "/CN=engine-pg formation"),
+        *("-keyout", authority[0], "-out", authority[1]),
+    )
+    openssl(
+        *("req", *_CURVE, "-subj", f"/CN={ADDRESS}"),
+        *("-keyout", tls / "server.key", "-out", tls / "server.csr"),
+    )
+    openssl(
+        *("x509", "-req", "-days", _DAYS, "-in", tls / "server.csr", "-extfile", names),
+        *("-CA", authority[1], "-CAkey", authority[0], "-CAcreateserial"),
+        *("-out", tls / "server.crt"),
+    )
+    for done in (authority[0], names, tls / "server.csr", tls / "ca.srl"):
+        done.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""A primary is killed, frozen, and switched over under load: nothing acknowledged may be lost."""
+
+import asyncio
+import signal
+
+import pytest
+from cluster.conftest import BOUND_S, until
+from formation.conftest import observed
+
+from engine_pg.demo.story import play
+from engine_pg.demo.verdict import Figure
+from engine_pg.errors import Conflict
+from engine_pg.formation.place import MONITOR
+
+VMS = 2
+GAP_S = 20.0  # of a loaded machine; the benchmark measures
+
+pytestmark = pytest.mark.timeout(600)  # a formation comes up before the first one
+
+
+def tell_story(laboratory, incident):
+    """Play a story, see every promise kept, and return the figures by name."""
+
+    async def watched(scene):
+        async with observed(laboratory) as figures:
+            await incident(scene)
+            assert await scene.load.each_acknowledged(1, BOUND_S) == []
+        said = "\n".join({heard.said for heard in figures.failed})
+        assert not figures.failed, f"of {figures.reads} reads failed {len(figures.failed)}: {said}"
+        assert figures.reads > 50
+        return [Figure("gap_s", "longest time without a write", figures.gap_s, "s", most=GAP_S)]
+
+    story = play(watched, laboratory.target, vms=VMS, seed=1, tell=laboratory.said.append)
+    report = laboratory.run(story)
+    broken = [figure for figure in report.figures if not figure.kept]
+    assert not broken, "\n".join([str(broken), *report.notes])
+    return {figure.name: figure.value for figure in report.figures}
+
+
+async def primary_of(formation) -> str:
+    found = (await asyncio.to_thread(formation.state)).primary
+    assert found is not None
+    return found.name
+
+
+async def taken_over(formation, old: str) -> None:
+    async def writable():
+        state = await asyncio.to_thread(formation.state)
+        return state.primary is not None and state.primary.name != old
+
+    await until(writable)
+
+
+def test_nothing_is_lost_and_no_read_fails_when_the_primary_is_killed(whole):
+    async def incident(_scene):
+        old = await primary_of(whole.formation)
+        await asyncio.to_thread(whole.formation.signal, old, signal.SIGKILL)
+        await taken_over(whole.formation, old)
+        await asyncio.to_thread(whole.mend)
+        state = await asyncio.to_thread(whole.formation.state)
+        assert state.primary.name != old
+        assert state.settled
+
+    tell_story(whole, incident)
+
+
+def test_nothing_is_lost_and_no_read_fails_when_the_primary_freezes_and_thaws(whole):
+    async def incident(scene):
+        old = await primary_of(whole.formation)
+        await asyncio.to_thread(whole.formation.signal, old, signal.SIGSTOP)
+        try:
+            await taken_over(whole.formation, old)
+            assert await scene.load.each_acknowledged(1, BOUND_S) == []
+        finally:
+            await asyncio.to_thread(whole.formation.signal, old, signal.SIGCONT)
+
+        async def follows():
+            return (await asyncio.to_thread(whole.formation.state)).settled
+
+        await until(follows)
+        assert await primary_of(whole.formation) != old
+
+    tell_story(whole, incident)
+
+
+def test_a_switchover_loses_nothing_and_fails_no_read(whole):
+    async def incident(_scene):
+        old = await primary_of(whole.formation)
+        done = await asyncio.to_thread(whole.formation.switchover, whole.said.append)
+        assert done.old == old
+        assert done.new == await primary_of(whole.formation)
+
+    tell_story(whole, incident)
+
+
+def test_without_the_monitor_writes_go_on_and_no_switchover_begins(whole):
+    async def story():
+        await asyncio.to_thread(whole.formation.signal, MONITOR, signal.SIGKILL)
+        async with observed(whole) as figures:
+            state = await asyncio.to_thread(whole.formation.state)
+            assert state.monitor == "away"
+            assert state.primary is not None
+            assert any("nothing fails over" in each for each in state.warnings)
+            with pytest.raises(Conflict, match="the monitor does not answer"):
+                await asyncio.to_thread(whole.formation.switchover, whole.said.append)
+        assert figures.gap_s < GAP_S
+        assert not figures.failed
+
+    whole.run(story())

@@ -1,0 +1,132 @@
+"""How `make test` spreads the tests: lanes beside each other, and a quiet end.
+
+A lane is a process of pytest-xdist, with a PostgreSQL and ports of its own; a module is run by one
+lane, those that take long first. Tests marked `quiet` measure what the load of other tests would
+spoil, or load the whole machine: one lane runs them when all others have ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import pytest
+
+from engine_pg.db.embedded import site
+from engine_pg.demo import state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xdist.scheduler.protocol import Scheduling
+
+LONG = (  # more than a quarter of a minute each
+    "cluster/test_failures.py",
+    "integration/test_command_boundaries.py",
+    "cluster/test_up.py",
+    "cluster/test_stateful_model.py",
+    "integration/test_reads_linearize.py",
+    "integration/test_benchmark_feed.py",
+    "cluster/test_rolling_restart.py",
+    "integration/test_feed_stress.py",
+    "integration/test_queue_outages.py",
+    "integration/test_cluster_failover.py",
+)
+TOGETHER = ("tests/sdk", "tests/conformance")  # folders with dear fixtures for all their modules
+QUIET = "quiet"
+ENDING_S = 40  # for the fixtures of a lane, once it was told to end
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Scheduling:
+    from xdist import workermanage
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Modules(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    config.option.loadscopereorder = False  # ours is better than that by number of tests
+    workermanage.NodeManager.EXIT_TIMEOUT = ENDING_S  # else an interrupt leaves servers behind
+    return Modules(config, log)
+
+
+def scope_of(nodeid: str) -> str:
+    """Return what is run by one lane together with a test."""
+    if nodeid.endswith(f"@{QUIET}"):
+        return QUIET
+    module = nodeid.partition("::")[0]
+    return next((folder for folder in TOGETHER if module.startswith(f"{folder}/")), module)
+
+
+def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return tests in the order in which lanes should begin them."""
+    places = {f"tests/{module}": place for place, module in enumerate(LONG)}
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        return is_quiet(item), places.get(item.nodeid.partition("::")[0], len(places))
+
+    return sorted(items, key=place)
+
+
+def is_quiet(item: pytest.Item) -> bool:
+    return item.get_closest_marker(QUIET) is not None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = in_order(items)
+    if hasattr(config, "workerinput"):
+        for item in items:
+            if is_quiet(item):
+                item.add_marker(pytest.mark.xdist_group(QUIET))
+
+
+class Lane:
+    """One process of several: it has its share of the ports, and knows when the others ended."""
+
+    def __init__(self, run: str, number: int, count: int) -> None:
+        path = Path(tempfile.gettempdir(), f"engine-pg-lanes-{os.getuid()}-{run}")
+        self._running: TextIO = path.open("a")  # shared by all that run
+        self._path = path
+        self._alone = False
+        fcntl.flock(self._running, fcntl.LOCK_SH)
+        self._take_ports(number, count)
+        for name in ("COLUMNS", "LINES"):  # of a terminal that xdist means lanes to have
+            os.environ.pop(name, None)
+
+    @staticmethod
+    def _take_ports(number: int, count: int) -> None:
+        """Draw ports from a share: between choice and use, nobody else may take one."""
+        site._PORTS = site._PORTS[number::count]
+        state._HOST_PORTS = part_of(state._HOST_PORTS, number, count)
+        state._OTHER_PORTS = part_of(state._OTHER_PORTS, number, count)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        if is_quiet(item) and not self._alone:
+            fcntl.flock(self._running, fcntl.LOCK_EX)
+            self._alone = True
+        return (yield)
+
+    def pytest_unconfigure(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._running.close()
+
+
+def part_of(ports: range, number: int, count: int) -> range:
+    """Return one of several equal parts of a range."""
+    size = len(ports) // count
+    return ports[number * size : (number + 1) * size]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    words = f"{QUIET}: run when nothing else does: it measures time, or loads the whole machine"
+    config.addinivalue_line("markers", words)
+    if worker := getattr(config, "workerinput", None):
+        number = int(worker["workerid"].removeprefix("gw")) % worker["workercount"]
+        config.pluginmanager.register(
+            Lane(worker["testrunuid"], number, worker["workercount"]), "lane"
+        )

@@ -1,0 +1,92 @@
+"""How the tests are spread over lanes: what stays together, and that quiet ones run alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lanes import LONG, TOGETHER, part_of, scope_of
+
+TESTS = Path(__file__).resolve().parent.parent
+HOOKS = """
+from lanes import pytest_collection_modifyitems, pytest_configure, pytest_xdist_make_scheduler
+"""
+NOISY = """
+import time
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range(TIMES))
+def test_it_makes_noise(number):
+    with Path(__file__).with_suffix(".noise").open("w"):
+        time.sleep(0.05)
+
+def test_silence_comes():
+    Path(__file__).with_suffix(".noise").unlink()
+"""
+CALM = """
+from pathlib import Path
+import pytest
+
+@pytest.mark.quiet
+@pytest.mark.parametrize("number", range(2))
+def test_nobody_makes_noise(number):
+    assert not list(Path(__file__).parent.glob("*.noise"))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return what runs pytest on two noisy modules, and a calm one that is collected first."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    (tmp_path / "conftest.py").write_text(HOOKS)
+    (tmp_path / "test_a.py").write_text(CALM)
+    for name, times in (("b", 3), ("c", 20)):
+        (tmp_path / f"test_{name}.py").write_text(NOISY.replace("TIMES", str(times)))
+
+    def ran(*words: str) -> str:
+        paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *words]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return ran
+
+
+def test_quiet_tests_run_when_all_other_lanes_have_ended(project):
+    assert "27 passed" in project("-p", "xdist", "-n", "2", "--dist", "loadgroup")
+
+
+def test_without_lanes_quiet_tests_come_last(project):
+    said = project()
+    assert said.index("test_it_makes_noise") < said.index("test_nobody_makes_noise")
+
+
+def test_a_lane_runs_a_module_as_a_whole():
+    assert scope_of("tests/unit/test_x.py::test_a[x::y@z]") == "tests/unit/test_x.py"
+    assert scope_of("tests/unit/test_x.py::test_a[x]@quiet") == "quiet"
+
+
+def test_modules_that_share_a_dear_fixture_go_together():
+    assert scope_of("tests/sdk/test_x.py::test_a") == scope_of("tests/sdk/test_y.py::test_b")
+
+
+def test_what_is_said_of_folders_and_modules_is_true():
+    assert all((TESTS / module).is_file() for module in LONG)
+    assert all((TESTS.parent / folder).is_dir() for folder in TOGETHER)
+
+
+def test_lanes_draw_their_ports_from_parts_that_do_not_overlap():
+    parts = [part_of(range(9100, 10900), number, 3) for number in range(3)]
+    ports = [port for part in parts for port in part]
+    assert ports == list(range(9100, 10900))
