@@ -16,6 +16,7 @@ import psycopg
 from typing_extensions import override
 
 from engine_pg.db.database import Database
+from engine_pg.db.wire import bounded
 
 TASK: Final = "run_command"
 TAKE: Final[LiteralString] = """
@@ -49,6 +50,7 @@ update procrastinate_jobs set status = 'todo', attempts = attempts + 1, worker_i
 returning id
 """
 PLAN_ONCE: Final = "set plan_cache_mode = force_generic_plan"
+_CONFIGURE_S: Final = 1.0
 
 
 class QueueDatabase(Database):
@@ -57,7 +59,7 @@ class QueueDatabase(Database):
     @override
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
         await super()._configure(connection)
-        await connection.execute(PLAN_ONCE)
+        await bounded(connection, connection.execute(PLAN_ONCE), _CONFIGURE_S)
 
 
 @dataclass(frozen=True, slots=True)
