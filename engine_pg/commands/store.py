@@ -105,11 +105,13 @@ select *, coalesce(deadline_at < clock_timestamp(), false) as overdue
    and (cancel_asked_at is not null or deadline_at < clock_timestamp())
 """
 ASK_CANCEL: Final[LiteralString] = "select command_cancel(%(command_id)s, %(by)s, %(unbegun)s)"
-# Whether a command is run at this moment that others' ends call: its job may come too early.
+# Whether a command that was not to be claimed is a parent whose child's end may have called it: it
+# was run at that moment, and may have been parked since.
 CALLED: Final[LiteralString] = """
 select exists (select from command child where child.parent_id = c.command_id) as called
   from command c
- where c.command_id = %(command_id)s and c.member_id is not null and c.ended_at is null
+ where c.command_id = %(command_id)s and c.ended_at is null
+   and (c.not_before is null or c.not_before <= clock_timestamp())
 """
 BLAME: Final[LiteralString] = """
 update command set deaths = deaths + 1, not_before = clock_timestamp() + command_pause(deaths + 1)
