@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,7 +20,7 @@ from engine_pg.db.embedded import site
 from engine_pg.demo import state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from xdist.scheduler.protocol import Scheduling
 
@@ -46,17 +47,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Scheduling:
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     class Modules(LoadScopeScheduling):
+        @cached_property
+        def quiet(self) -> frozenset[str]:
+            run = next(iter(self.nodes)).workerinput["testrunuid"]
+            return frozenset(note_of(run, "quiet").read_text().splitlines())
+
         def _split_scope(self, nodeid: str) -> str:
-            return scope_of(nodeid)
+            return scope_of(nodeid, self.quiet)
 
     config.option.loadscopereorder = False  # ours is better than that by number of tests
     workermanage.NodeManager.EXIT_TIMEOUT = ENDING_S  # else an interrupt leaves servers behind
     return Modules(config, log)
 
 
-def scope_of(nodeid: str) -> str:
+def note_of(run: str, what: str) -> Path:
+    """Return the path of a file that the processes of one run share."""
+    return Path(tempfile.gettempdir(), f"engine-pg-lanes-{os.getuid()}-{run}.{what}")
+
+
+def scope_of(nodeid: str, quiet: Collection[str] = ()) -> str:
     """Return what is run by one lane together with a test."""
-    if nodeid.endswith(f"@{QUIET}"):
+    if nodeid in quiet:
         return QUIET
     module = nodeid.partition("::")[0]
     return next((folder for folder in TOGETHER if module.startswith(f"{folder}/")), module)
@@ -78,24 +89,27 @@ def is_quiet(item: pytest.Item) -> bool:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items[:] = in_order(items)
-    if hasattr(config, "workerinput"):
-        for item in items:
-            if is_quiet(item):
-                item.add_marker(pytest.mark.xdist_group(QUIET))
+    if (lane := config.pluginmanager.get_plugin("lane")) is not None:
+        lane.tell_quiet([item.nodeid for item in items if is_quiet(item)])
 
 
 class Lane:
     """One process of several: it has its share of the ports, and knows when the others ended."""
 
     def __init__(self, run: str, number: int, count: int) -> None:
-        path = Path(tempfile.gettempdir(), f"engine-pg-lanes-{os.getuid()}-{run}")
-        self._running: TextIO = path.open("a")  # shared by all that run
-        self._path = path
+        self._running: TextIO = note_of(run, "running").open("a")  # shared by all that run
+        self._run, self._number = run, number
         self._alone = False
         fcntl.flock(self._running, fcntl.LOCK_SH)
         self._take_ports(number, count)
         for name in ("COLUMNS", "LINES"):  # of a terminal that xdist means lanes to have
             os.environ.pop(name, None)
+
+    def tell_quiet(self, titles: list[str]) -> None:
+        """Tell whoever schedules, who sees titles and no marks; all lanes tell him the same."""
+        draft = note_of(self._run, f"draft-{self._number}")
+        draft.write_text("\n".join(titles))
+        draft.replace(note_of(self._run, "quiet"))
 
     @staticmethod
     def _take_ports(number: int, count: int) -> None:
@@ -112,7 +126,8 @@ class Lane:
         return (yield)
 
     def pytest_unconfigure(self) -> None:
-        self._path.unlink(missing_ok=True)
+        for what in ("running", "quiet"):
+            note_of(self._run, what).unlink(missing_ok=True)
         self._running.close()
 
 

@@ -24,6 +24,10 @@ def test_it_makes_noise(number):
     with Path(__file__).with_suffix(".noise").open("w"):
         time.sleep(0.05)
 
+@pytest.mark.quiet
+def test_the_others_have_ended():
+    assert not list(Path(__file__).parent.glob("*.noise"))
+
 def test_silence_comes():
     Path(__file__).with_suffix(".noise").unlink()
 """
@@ -64,7 +68,12 @@ def project(tmp_path):
 
 
 def test_quiet_tests_run_when_all_other_lanes_have_ended(project):
-    assert "27 passed" in project("-p", "xdist", "-n", "2", "--dist", "loadgroup")
+    said = project("-p", "xdist", "-n", "2", "--dist", "loadgroup")
+    assert "29 passed" in said
+    ran = [line for line in said.splitlines() if "PASSED" in line]
+    quiet = [line for line in ran if "nobody" in line or "others" in line]
+    assert ran[-4:] == quiet
+    assert len({line.split()[0] for line in quiet}) == 1, "one lane runs them"
 
 
 def test_without_lanes_quiet_tests_come_last(project):
@@ -74,7 +83,7 @@ def test_without_lanes_quiet_tests_come_last(project):
 
 def test_a_lane_runs_a_module_as_a_whole():
     assert scope_of("tests/unit/test_x.py::test_a[x::y@z]") == "tests/unit/test_x.py"
-    assert scope_of("tests/unit/test_x.py::test_a[x]@quiet") == "quiet"
+    assert scope_of("tests/unit/test_x.py::test_a", {"tests/unit/test_x.py::test_a"}) == "quiet"
 
 
 def test_modules_that_share_a_dear_fixture_go_together():
