@@ -1,7 +1,7 @@
 """How `make test` spreads the tests: lanes beside each other, and a quiet end.
 
 A lane is a process of pytest-xdist, with a PostgreSQL and ports of its own; a module is run by one
-lane, those that take long first. Tests marked `quiet` measure what the load of other tests would
+lane. Tests marked `quiet`, and those of heavy modules, measure what the load of other tests would
 spoil, or load the whole machine: one lane runs them when all others have ended.
 """
 
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
     from xdist.scheduler.protocol import Scheduling
 
-LONG = (  # more than a quarter of a minute each
-    "cluster/test_failures.py",
-    "integration/test_command_boundaries.py",
-    "cluster/test_up.py",
-    "cluster/test_stateful_model.py",
-    "integration/test_reads_linearize.py",
+HEAVY = (  # folders and modules all of whose tests are quiet
+    "cluster/",
+    "conformance/test_chaos_network.py",
+    "formation/",
     "integration/test_benchmark_feed.py",
-    "cluster/test_rolling_restart.py",
-    "integration/test_feed_stress.py",
-    "integration/test_queue_outages.py",
     "integration/test_cluster_failover.py",
+    "integration/test_command_boundaries.py",
+    "integration/test_command_deaths.py",
+    "integration/test_feed_stress.py",
+    "integration/test_node_through_failover.py",
+    "integration/test_queue_outages.py",
+    "integration/test_reads_linearize.py",
 )
 TOGETHER = ("tests/sdk", "tests/conformance")  # folders with dear fixtures for all their modules
 QUIET = "quiet"
@@ -73,22 +74,15 @@ def scope_of(nodeid: str, quiet: Collection[str] = ()) -> str:
     return next((folder for folder in TOGETHER if module.startswith(f"{folder}/")), module)
 
 
-def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return tests in the order in which lanes should begin them."""
-    places = {f"tests/{module}": place for place, module in enumerate(LONG)}
-
-    def place(item: pytest.Item) -> tuple[bool, int]:
-        return is_quiet(item), places.get(item.nodeid.partition("::")[0], len(places))
-
-    return sorted(items, key=place)
-
-
 def is_quiet(item: pytest.Item) -> bool:
     return item.get_closest_marker(QUIET) is not None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items[:] = in_order(items)
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(HEAVY):
+            item.add_marker(QUIET)
+    items.sort(key=is_quiet)
     if (lane := config.pluginmanager.get_plugin("lane")) is not None:
         lane.tell_quiet([item.nodeid for item in items if is_quiet(item)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from integration.crews import hand
 from integration.engines import engine
 from integration.nodes import eventually, run
@@ -51,7 +50,6 @@ async def others_work_until_over(a, poison) -> int:
     return count + 1
 
 
-@pytest.mark.quiet  # its nodes crash all the time, and their leases are short
 def test_a_command_that_crashes_its_nodes_is_given_up_and_the_work_of_others_goes_on(database_url):
     async def story():
         crashes: list[int] = []
