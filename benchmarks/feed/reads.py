@@ -175,9 +175,19 @@ async def joined(url: str, number: int) -> tuple[float, float]:
                 await asyncio.sleep(0.01)
         return boottime() - began_at, busy_s(process.pid)
     finally:
-        process.terminate()
+        await ended(process)
+
+
+async def ended(process: Process) -> None:
+    """Have a process stop; one that does not within its bound is killed, and that is said."""
+    process.terminate()
+    try:
         async with asyncio.timeout(_BOUND_S):
             await process.wait()
+    except TimeoutError:
+        sys.stderr.write(f"a node did not stop within {_BOUND_S:g} s, and was killed\n")
+        process.kill()
+        await process.wait()
 
 
 def busy_s(pid: int) -> float:
