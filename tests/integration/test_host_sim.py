@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from engine_pg.cli import main
+from engine_pg.demo.state import free_ports
 
 COMMAND = [sys.executable, "-c", "from engine_pg.cli.host_sim import app; app()"]  # starts faster
 BRIEF = ["--launch-delay", "0.02", "--boot-delay", "0.03", "--shutdown-delay", "0.03"]
@@ -34,13 +35,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Simulator:
-    """A running process; `restart` keeps journal and ports."""
+    """A running process; `start` keeps the journal, and the ports from `base_port` on if given."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, base_port: int = 0) -> None:
         self.journal = folder / "journal.jsonl"
         self.ready = folder / "ready.json"
         self.options = [*BRIEF, *options]
-        self.base_port = 0
+        self.base_port = base_port
         self.wires: list[Wire] = []
         self.start()
 
@@ -223,7 +224,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def simulator(tmp_path):
-    simulator = Simulator(tmp_path, "--hosts", "2")
+    simulator = Simulator(tmp_path, "--hosts", "2", base_port=free_ports(2))
     yield simulator
     simulator.end()
 
@@ -583,7 +584,6 @@ def test_vms_tombstones_gate_and_identity_survive_a_kill(simulator):
     wire.result("Host.getVMList", {"engineFence": fence(up, 9)})
     facts = wire.result("Host.getCapabilities")
     before = wire.result("Host.getAllVmStats")
-    simulator.base_port = simulator.port()
     simulator.end(signal.SIGKILL)
     with simulator.journal.open("ab") as journal:
         journal.write(b'{"seq":')
