@@ -61,9 +61,14 @@ select command_id from submitted
 PROVE: Final[LiteralString] = "select pg_logical_emit_message(true, 'engine_pg', 'submitted')"
 # Commands that nobody runs and no job will: their job was lost, or their runner gave them up. What
 # waits for its children is run by the end of the last one, unless it has to tell them of a halt.
+# Of those that rested, since their runners ended again and again, one at a time (of many, a tenth):
+# what ended them for all is then run apart from those that were only near.
 REQUEUE: Final[LiteralString] = """
 with stranded as (
-  select c.command_id, c.queue, c.priority from command c
+  select c.command_id, c.queue, c.priority, c.submitted_at,
+         c.deaths < 2 or row_number() over near <= greatest(1, count(*) over (near
+           rows between unbounded preceding and unbounded following) / 10) as released
+    from command c
    where c.ended_at is null and c.member_id is null
      and (c.not_before is null or c.not_before <= clock_timestamp())
      and (c.cancel_asked_at is not null or c.deadline_at < clock_timestamp() or not exists (
@@ -73,10 +78,11 @@ with stranded as (
      and not exists (select from procrastinate_jobs j
                       where j.status = 'todo' and j.task_name = 'run_command'
                         and j.args->>'command_id' = c.command_id::text)
-   order by c.submitted_at limit 200)
+  window near as (partition by c.deaths < 2 order by c.not_before, c.command_id)),
+chosen as (select * from stranded where released order by submitted_at limit 200)
 select procrastinate_defer_jobs_v1(array_agg(row(
          queue, 'run_command', priority, null, null, jsonb_build_object('command_id', command_id),
-         null)::procrastinate_job_to_defer_v1)) as jobs from stranded having count(*) > 0
+         null)::procrastinate_job_to_defer_v1)) as jobs from chosen having count(*) > 0
 """
 # A job whose worker is gone or silent stands in the way of nobody but itself.
 DROP_ORPHANS: Final[LiteralString] = """

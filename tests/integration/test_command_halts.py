@@ -14,10 +14,16 @@ from integration.trials import Trial, refusing
 from engine_pg.cluster.locks import LockKey, Mode, Wanted
 from engine_pg.commands.rows import Submission
 from engine_pg.commands.runner import LIMIT
+from engine_pg.commands.store import REQUEUE
 from engine_pg.errors import Conflict, NotFound
 from engine_pg.ids import new_id
 
 EVENTS = "select code, severity, description from event_inbox where command_id = %(id)s"
+STRAND = """
+with jobless as (delete from procrastinate_jobs)
+update command set deaths = %(deaths)s, submitted_at = submitted_at - interval '1 h',
+                   not_before = clock_timestamp() - interval '1 s'
+"""
 DIE = "update command set deaths = %(deaths)s where command_id = %(id)s"
 
 
@@ -333,6 +339,23 @@ def test_adopters_of_what_kills_them_come_later_and_later(database_url):
                 " from generate_series(1, 6) n"
             )
             assert [row["s"] for row in found] == [None, 1, 4, 16, 60, 60]
+
+    run(story())
+
+
+@pytest.mark.parametrize(("deaths", "count", "released"), [(1, 4, 4), (2, 4, 1), (3, 25, 2)])
+def test_those_that_rested_are_released_one_at_a_time_or_a_tenth(
+    fresh_database_url, deaths, count, released
+):
+    async def story():
+        more = Trial().definition("t", Trial().write("one"))
+        async with engine(fresh_database_url, "a", more=more) as a:
+            for _ in range(count):
+                await a.submit("t")
+            await a.node.db.statement(STRAND, {"deaths": deaths})
+            async with a.node.db.write() as tx:
+                found = await tx.first(REQUEUE)
+            assert len(found["jobs"]) == released
 
     run(story())
 
