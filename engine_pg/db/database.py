@@ -149,7 +149,7 @@ class Database:
         deadline = boottime() + self._away_s
         while True:
             try:
-                connection = await self._pool.getconn(timeout=_ATTEMPT_S)
+                connection = await self._taken()
             except (psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests) as error:
                 if boottime() > deadline:
                     raise DatabaseAway("no writable PostgreSQL answers") from error
@@ -162,6 +162,20 @@ class Database:
                 if not (isinstance(error, DatabaseAway) and lost and boottime() < deadline):
                     raise
                 await self._doubt(connection)
+
+    async def _taken(self) -> HostConnection:
+        """Take a connection; a cancellation that comes just then, which the pool drops, counts."""
+        task, connection = asyncio.current_task(), None
+        assert task is not None
+        asked = task.cancelling()
+        try:
+            connection = await self._pool.getconn(timeout=_ATTEMPT_S)
+        finally:
+            if task.cancelling() > asked:
+                if connection is not None:
+                    await self._pool.putconn(connection)
+                raise asyncio.CancelledError
+        return connection
 
     async def _begin(
         self, begin: LiteralString, opening: Opening | None, connection: HostConnection
