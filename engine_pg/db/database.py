@@ -165,16 +165,13 @@ class Database:
 
     async def _taken(self) -> HostConnection:
         """Take a connection; a cancellation that comes just then, which the pool drops, counts."""
-        task, connection = asyncio.current_task(), None
+        task = asyncio.current_task()
         assert task is not None
         asked = task.cancelling()
-        try:
-            connection = await self._pool.getconn(timeout=_ATTEMPT_S)
-        finally:
-            if task.cancelling() > asked:
-                if connection is not None:
-                    await self._pool.putconn(connection)
-                raise asyncio.CancelledError
+        connection = await self._pool.getconn(timeout=_ATTEMPT_S)
+        if task.cancelling() > asked:
+            await self._pool.putconn(connection)
+            raise asyncio.CancelledError
         return connection
 
     async def _begin(
