@@ -165,11 +165,11 @@ class Database:
 
     async def _taken(self) -> HostConnection:
         """Take a connection; a cancellation that comes just then, which the pool drops, counts."""
-        task = asyncio.current_task()
-        assert task is not None
-        asked = task.cancelling()
+        caller = asyncio.current_task()
+        assert caller is not None
+        asked = caller.cancelling()
         connection = await self._pool.getconn(timeout=_ATTEMPT_S)
-        if task.cancelling() > asked:
+        if caller.cancelling() > asked:
             await self._pool.putconn(connection)
             raise asyncio.CancelledError
         return connection
