@@ -89,6 +89,16 @@ class Background:
             log.error("%s failed", job.get_name(), exc_info=error)
 
 
+def cancellations() -> int:
+    """Return how often the running coroutine was cancelled: that also counts what was dropped.
+
+    A library drops a cancellation where another error, or a success, comes at the same moment.
+    """
+    running = asyncio.current_task()
+    assert running is not None
+    return running.cancelling()
+
+
 async def uninterrupted(
     coro: Coroutine[Any, Any, T],
     bound_s: float,

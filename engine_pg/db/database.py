@@ -23,6 +23,7 @@ from engine_pg.db.hosts import HostConnection
 from engine_pg.db.tx import Connection, Params, Record, Tx
 from engine_pg.db.wire import KEEPALIVE, bounded, sever
 from engine_pg.errors import DatabaseAway, EngineError, OutcomeUnknown
+from engine_pg.supervisor import cancellations
 
 log = logging.getLogger(__name__)
 
@@ -165,11 +166,9 @@ class Database:
 
     async def _taken(self) -> HostConnection:
         """Take a connection; a cancellation that comes just then, which the pool drops, counts."""
-        caller = asyncio.current_task()
-        assert caller is not None
-        asked = caller.cancelling()
+        asked = cancellations()
         connection = await self._pool.getconn(timeout=_ATTEMPT_S)
-        if caller.cancelling() > asked:
+        if cancellations() > asked:
             await self._pool.putconn(connection)
             raise asyncio.CancelledError
         return connection

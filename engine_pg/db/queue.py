@@ -28,7 +28,7 @@ from engine_pg.db.jobs import TASK, Ledger, QueueDatabase, Taken
 from engine_pg.db.listener import Bell
 from engine_pg.db.tx import Record
 from engine_pg.errors import EngineError, OutcomeUnknown, Unavailable
-from engine_pg.supervisor import Background
+from engine_pg.supervisor import Background, cancellations
 
 log = logging.getLogger(__name__)
 
@@ -267,14 +267,13 @@ async def serve_jobs(
 ) -> None:
     """Run the queue's jobs until cancelled; each failure brings a fresh worker.
 
-    `places` says how many jobs of each queue run at once. `registered` learns the id of each new
-    worker: the end of the member puts its jobs back. `bell` rings when there may be jobs. While it
-    is not `accepting`, no further job is taken.
+    `places`: how many of each queue at once. `registered` learns the id of each new worker: the end
+    of the member puts its jobs back. `bell` rings when there may be some, taken while `accepting`.
     """
     async with QueueDatabase(
         url, name="engine_pg worker", pool_min=1, pool_max=1, bound_s=_BOUND_S, away_s=_AWAY_S
     ) as db:
-        delay_s = 0.2
+        delay_s, asked = 0.2, cancellations()
         while True:
             began = boottime()
             app = procrastinate.App(connector=FollowingConnector(db))
@@ -286,6 +285,8 @@ async def serve_jobs(
                     background.start(_wake_when_rung(worker, bell), name="queue doorbell")
                     await worker.run()
             except (exceptions.ProcrastinateException, EngineError) as error:
+                if cancellations() > asked:
+                    raise asyncio.CancelledError from error
                 log.warning("the worker failed and is started anew: %s", error.__cause__ or error)
             if boottime() - began > 1.0:
                 delay_s = 0.2

@@ -21,7 +21,7 @@ from engine_pg.commands.service import Commands
 from engine_pg.db import queue as served
 from engine_pg.db.database import Database
 from engine_pg.db.listener import Doorbells
-from engine_pg.errors import Invalid
+from engine_pg.errors import DatabaseAway, Invalid
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
@@ -308,6 +308,33 @@ def test_a_runner_that_was_superseded_concludes_nothing(fresh_database_url):
             await eventually(over)
             assert (await one.rows(FINAL, name="plain"))[0]["n"] == 0
             assert (await one.rows(STEPS))[0]["n"] == 0
+
+    run(story())
+
+
+def test_a_worker_that_fails_while_it_stops_is_not_started_anew(database_url):
+    async def story():
+        entered, cancelled, bells = asyncio.Event(), asyncio.Event(), Doorbells(database_url)
+
+        async def nothing(_) -> None: ...
+
+        async def registered(_) -> None:
+            entered.set()
+            await cancelled.wait()
+            raise DatabaseAway("the server went away")
+
+        serving = asyncio.ensure_future(
+            served.serve_jobs(
+                database_url, nothing, places={}, registered=registered, bell=bells.bell("x")
+            )
+        )
+        await entered.wait()
+        serving.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        async with asyncio.timeout(10):
+            await asyncio.wait([serving])
+        assert serving.cancelled()
 
     run(story())
 
