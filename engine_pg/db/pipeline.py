@@ -76,13 +76,19 @@ class Pipeline:
         except psycopg.Error as error:
             future.set_exception(translated(error))
             return future
-        fuse = self._loop.call_later(bound_s, sever, self._connection)
+        fuse = self._loop.call_later(bound_s, self._give_up, bound_s)
         self._asked.append(_Asked(future, fuse))
         return future
 
     def stop(self) -> None:
         """Listen no more; whoever waits is told that the answer did not come."""
         self._fail(DatabaseAway("the connection was closed"))
+
+    def _give_up(self, bound_s: float) -> None:
+        """Shut down a connection that has not answered in time; libpq sees the end at once."""
+        sever(self._connection)
+        self._read()
+        self._fail(DatabaseAway(f"no answer within {bound_s:g} s"))
 
     def _send(self, values: list[bytes | None]) -> None:
         if self._pgconn.pipeline_status == pq.PipelineStatus.OFF:
@@ -114,15 +120,24 @@ class Pipeline:
             self._fail(translated(error))
 
     def _read(self) -> None:
+        if self._socket is None:
+            return
         try:
-            self._pgconn.consume_input()
-            while self._asked and not self._pgconn.is_busy():
-                self._take(self._pgconn.get_result())
+            if not self._consume():  # last words: uvloop does not tell of an end behind them
+                self._consume()
         except psycopg.Error as error:
             self._fail(translated(error))
             return
         if not self._asked:
             self._leave()
+
+    def _consume(self) -> bool:
+        """Take what the server has said; False: it was not the whole of an answer."""
+        open_before = len(self._asked)
+        self._pgconn.consume_input()
+        while self._asked and not self._pgconn.is_busy():
+            self._take(self._pgconn.get_result())
+        return len(self._asked) < open_before
 
     def _take(self, result: pq.abc.PGresult | None) -> None:
         """Take the next thing that the server said about the oldest statement."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
+import uvloop
 
 from engine_pg.db.database import connect
 from engine_pg.db.faults import Duplicate
@@ -49,15 +50,24 @@ async def pipeline(url: str):
         await connection.close()
 
 
-def run(story) -> None:
-    async def bounded():
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request):
+    """Return what runs a story on one of the loops: they tell of a connection's end differently."""
+
+    async def bounded(story):
         async with asyncio.timeout(20):
             await story
 
-    asyncio.run(bounded())
+    return lambda story: request.param(bounded(story))
 
 
-def test_answers_come_in_the_order_of_the_questions(empty_database_url):
+def gone(pid: int, url: str) -> None:
+    """End a session of the server's, and return when it has gone; the loop rests meanwhile."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select pg_terminate_backend(%s, 10000)", [pid])
+
+
+def test_answers_come_in_the_order_of_the_questions(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, connection, piped):
             done = []
@@ -76,7 +86,7 @@ def test_answers_come_in_the_order_of_the_questions(empty_database_url):
     run(story())
 
 
-def test_one_that_fails_is_rolled_back_alone(empty_database_url):
+def test_one_that_fails_is_rolled_back_alone(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, connection, _piped):
             one, again, other = ask("one"), ask("one"), ask("other")
@@ -90,7 +100,7 @@ def test_one_that_fails_is_rolled_back_alone(empty_database_url):
     run(story())
 
 
-def test_what_fails_at_its_commit_has_failed(empty_database_url):
+def test_what_fails_at_its_commit_has_failed(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, _connection, _piped):
             one, again, other = ask("one"), ask("one", late=True), ask("other")
@@ -102,7 +112,7 @@ def test_what_fails_at_its_commit_has_failed(empty_database_url):
     run(story())
 
 
-def test_a_warning_makes_one_outcome_unknown(empty_database_url):
+def test_a_warning_makes_one_outcome_unknown(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, _connection, _piped):
             one, odd, other = ask("one"), ask("odd"), ask("other")
@@ -114,7 +124,7 @@ def test_a_warning_makes_one_outcome_unknown(empty_database_url):
     run(story())
 
 
-def test_no_value_is_no_answer(empty_database_url):
+def test_no_value_is_no_answer(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, _connection, _piped):
             with pytest.raises(OutcomeUnknown, match="no value came back"):
@@ -123,7 +133,7 @@ def test_no_value_is_no_answer(empty_database_url):
     run(story())
 
 
-def test_what_the_socket_does_not_take_at_once_is_sent_as_it_does(empty_database_url):
+def test_what_the_socket_does_not_take_at_once_is_sent_as_it_does(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, connection, _piped):
             await connection.execute("alter table noted drop constraint noted_key")
@@ -135,7 +145,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_as_it_does(empty_database
 
 
 def test_who_gets_no_answer_in_time_loses_the_connection_and_those_behind_with_it(
-    empty_database_url,
+    empty_database_url, run
 ):
     async def story():
         async with pipeline(empty_database_url) as (ask, connection, piped):
@@ -151,22 +161,21 @@ def test_who_gets_no_answer_in_time_loses_the_connection_and_those_behind_with_i
     run(story())
 
 
-def test_a_backend_that_is_ended_fails_all_that_it_had_to_answer(empty_database_url):
+def test_a_backend_that_is_ended_fails_all_that_it_had_to_answer(empty_database_url, run):
     async def story():
-        async with pipeline(empty_database_url) as (ask, connection, _piped):
-            asked = [ask("slow"), ask("behind")]
-            async with await psycopg.AsyncConnection.connect(empty_database_url) as other:
-                await other.execute(
-                    "select pg_terminate_backend(%s)", [connection.info.backend_pid]
-                )
+        async with pipeline(empty_database_url) as (ask, connection, piped):
+            unread = "behind" * 100_000
+            asked = [ask("slow", bound_s=60), ask(unread, bound_s=60)]
+            gone(connection.info.backend_pid, empty_database_url)
             for one in asked:
                 with pytest.raises(DatabaseAway):
                     await one
+            assert len(piped) == 0
 
     run(story())
 
 
-def test_who_waits_is_told_when_the_connection_is_closed(empty_database_url):
+def test_who_waits_is_told_when_the_connection_is_closed(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, connection, piped):
             slow = ask("slow")
@@ -178,7 +187,7 @@ def test_who_waits_is_told_when_the_connection_is_closed(empty_database_url):
     run(story())
 
 
-def test_who_was_cancelled_does_not_take_the_answer_of_the_next(empty_database_url):
+def test_who_was_cancelled_does_not_take_the_answer_of_the_next(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, _connection, _piped):
             one, other = ask("one"), ask("other")
