@@ -1,4 +1,4 @@
-"""`engine-pg formation`: a monitor and its data nodes on this machine, for labs and tests."""
+"""`engine-pg formation`: the one that the database is on, and one on this machine, for labs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 import typer
 from rich.console import Console, RenderableType
 
+from engine_pg.cli.formation_shown import show
 from engine_pg.cli.showing import AsJson, seconds, table, with_warnings, word
 from engine_pg.db.urls import shown_url
 from engine_pg.demo.state import default_state_folder
@@ -17,9 +18,10 @@ from engine_pg.formation.profiles import Profile
 from engine_pg.formation.state import FormationState, NodeState
 
 app = typer.Typer(
-    help="A PostgreSQL that survives its primary: pg_auto_failover on this machine, for labs.",
+    help="A PostgreSQL that survives its primary: what is known of it; one here, for labs.",
     no_args_is_help=True,
 )
+app.command()(show)
 StateDir = Annotated[
     Path | None, typer.Option(help="Where the formation is kept; the engine's own state folder.")
 ]
@@ -53,6 +55,7 @@ def up(
     )
     call = "engine-pg formation url" + (f" --state-dir {state_dir}" if state_dir else "")
     console.print(f'  export ENGINE_DATABASE_URL="$({call})"', soft_wrap=True)
+    console.print(f'  export ENGINE_MONITOR_URL="$({call} --monitor)"', soft_wrap=True)
 
 
 @app.command()
@@ -68,9 +71,15 @@ def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def url(state_dir: StateDir = None) -> None:
+def url(
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="That of the monitor, for ENGINE_MONITOR_URL.")
+    ] = False,
+    state_dir: StateDir = None,
+) -> None:
     """Print the address for ENGINE_DATABASE_URL, password included: not for logs."""
-    typer.echo(_formation(state_dir).url())
+    made = _formation(state_dir)
+    typer.echo(made.monitor_url() if monitor else made.url())
 
 
 @app.command()

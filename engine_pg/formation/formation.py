@@ -12,7 +12,12 @@ from typing import Final
 
 from engine_pg.clock import boottime
 from engine_pg.errors import Conflict, EngineError, Unavailable
-from engine_pg.formation.access import grant_replicator, set_password, set_up_database
+from engine_pg.formation.access import (
+    grant_replicator,
+    set_password,
+    set_up_database,
+    set_up_watcher,
+)
 from engine_pg.formation.asking import ask
 from engine_pg.formation.autoctl import Autoctl
 from engine_pg.formation.layout import include_settings, lay_out
@@ -50,6 +55,7 @@ class Formation:
             if not processes_in(place.room(name)):
                 self._start(place, autoctl, name, tell)
         state = asyncio.run(_settled(place, autoctl, tell))
+        asyncio.run(set_up_watcher(place))
         if not place.memory.complete:
             place.keep(complete=True)
         return state
@@ -61,6 +67,10 @@ class Formation:
     def url(self) -> str:
         """Return the address of the engine's database, password included."""
         return self.place().url()
+
+    def monitor_url(self) -> str:
+        """Return the address of its monitor, password included."""
+        return self.place().monitor_url()
 
     def state(self) -> FormationState:
         """Return what it looks like now."""
