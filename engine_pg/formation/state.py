@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, LiteralString
 
@@ -142,6 +142,19 @@ def assembled(
     return replace(state, warnings=tuple(warnings_of(state)))
 
 
+def watched(told: Sequence[Row], own: Row) -> FormationState:
+    """Put together what the monitor told and what its primary did; nobody else is asked."""
+    addresses = {row["name"]: f"{row['host']}:{row['port']}" for row in told}
+    heads = [row["name"] for row in told if row["state"] in WRITABLE]
+    selves = {heads[0]: own} if len(heads) == 1 else {}
+    return replace(
+        assembled(told, selves, addresses, unheard=""),
+        monitor="up",
+        synchronous=waits_for_standby(own),
+        standby_names=own["standby_names"],
+    )
+
+
 def waits_for_standby(own: Row) -> bool:
     """Say whether each commit on a primary waits until a standby has it."""
     return bool(own["standby_names"].strip()) and own["waits"]
@@ -181,8 +194,9 @@ def _follower(told: Row, head: Row | None, writable: list[Row]) -> tuple[str, in
             return seen["sync"] or "", None if seen["lag"] is None else int(seen["lag"])
     if head is None or told is head or any(row["sees_standbys"] for row in writable):
         return "", None
-    follows = told["state"] == "secondary" and told["quorum"] and head["sync"] in SYNCHRONOUS
-    return head["sync"] if follows else "", max(0, _position(head["lsn"]) - _position(told["lsn"]))
+    behind = max(0, _position(head["lsn"]) - _position(told["lsn"]))
+    follows = told["state"] == "secondary" and told["quorum"]
+    return head["sync"] if follows else "", behind
 
 
 def _position(lsn: str) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC
 from typing import Any, Final, LiteralString
 
@@ -29,11 +28,10 @@ from engine_pg.formation.line import MonitorLine
 from engine_pg.formation.state import (
     NODES,
     SELF,
-    WRITABLE,
     FormationState,
     NodeState,
-    assembled,
     waits_for_standby,
+    watched,
 )
 from engine_pg.inventory.writes import NewEvent, append_event
 
@@ -171,17 +169,9 @@ class Look:
                 standby_names=own["standby_names"],
                 wanted_standbys=self._wanted,
             )
-        addresses = {row["name"]: f"{row['host']}:{row['port']}" for row in told}
-        heads = [row["name"] for row in told if row["state"] in WRITABLE]
-        selves = {heads[0]: own} if len(heads) == 1 else {}
-        state = assembled(told, selves, addresses, unheard="")
+        state = watched(told, own)
         self._nodes, self._wanted = state.nodes, state.wanted_standbys
-        return replace(
-            state,
-            monitor="up",
-            synchronous=waits_for_standby(own),
-            standby_names=own["standby_names"],
-        )
+        return state
 
     def due(self, state: FormationState) -> bool:
         """Say whether that is to be kept; of a server that is alone there is nothing to keep."""

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import BOUND_S, until
-from formation.conftest import observed
+from formation.conftest import NODES, observed
 
+from engine_pg.db.urls import libpq_url
 from engine_pg.demo.story import play
 from engine_pg.demo.verdict import Figure
 from engine_pg.errors import Conflict
 from engine_pg.formation.place import MONITOR
 from engine_pg.formation.processes import processes_in
+from engine_pg.formation.remote import switch_over
 
 VMS = 2
 GAP_S = 20.0  # of a loaded machine; the benchmark measures
@@ -92,6 +94,14 @@ def test_a_switchover_loses_nothing_and_fails_no_read(whole):
         done = await asyncio.to_thread(whole.formation.switchover, whole.said.append)
         assert done.old == old
         assert done.new == await primary_of(whole.formation)
+        formation = whole.formation
+        url, monitor_url = libpq_url(formation.url()), formation.monitor_url()
+        back = await switch_over(url, monitor_url, whole.said.append)
+        assert (back.old, back.new) == (done.new, old)
+        assert back.kept, back
+        assert (back.members, back.missing, back.lost) == (NODES, [], 0)
+        assert back.acknowledged > 0
+        assert back.write_gap_s < GAP_S
 
     tell_story(whole, incident)
 
