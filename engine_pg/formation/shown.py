@@ -6,10 +6,13 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
+from engine_pg.db.tx import Tx
+from engine_pg.formation import kept
 from engine_pg.formation.commits import Hang
 from engine_pg.formation.kept import FormationRow
 from engine_pg.formation.state import FormationState, warnings_of
 
+HAS: Final = "select to_regclass('formation') is not null as has"
 OLD_S: Final = 30.0
 """Three times as old as a formation that is watched can be."""
 
@@ -20,6 +23,13 @@ def document(row: FormationRow | None, now: datetime, hang: Hang | None) -> dict
     warnings = [] if hang is None else [hang.sentence]
     warnings += [] if row is None else warnings_of(state_of(row))
     return told | {"hang": None if hang is None else hang.document(), "warnings": warnings}
+
+
+async def warnings(tx: Tx) -> list[str]:
+    """Return sentences about all that was not well when the formation was looked at last."""
+    has = await tx.first(HAS)
+    row = await kept.read(tx) if has and has["has"] else None
+    return [] if row is None else warnings_of(state_of(row))
 
 
 def state_of(row: FormationRow) -> FormationState:

@@ -19,6 +19,7 @@ from integration.test_node_through_failover import logged_in
 
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.commands import shown
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
 from engine_pg.formation import kept
@@ -100,6 +101,9 @@ def test_what_the_monitor_tells_is_kept_and_each_change_is_told_once(
                 monitor.execute("alter schema pgautofailover rename to gone")
                 away = await eventually(kept_as(one, monitor="away"))
                 assert [each.state for each in away.node_states()] == ["demoted", "wait_primary"]
+                async with one.db.read() as tx:
+                    warnings = (await shown.status(tx))["warnings"]
+                assert any("the monitor does not answer" in each for each in warnings)
                 later = await eventually(lambda: looked_after(one, away.looked_at))
                 assert later.monitor_seen_at == away.monitor_seen_at
                 monitor.execute("alter schema gone rename to pgautofailover")
