@@ -6,6 +6,7 @@ The monitor is a database with the two tables that are asked; `tests/formation` 
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -16,9 +17,11 @@ from integration.nodes import eventually, node, run
 from integration.roled import roled
 from integration.streams import node_process
 from integration.test_node_through_failover import logged_in
+from psycopg.types.json import Jsonb
 
 from engine_pg.api.accounts import users
 from engine_pg.api.accounts.passwords import Passwords
+from engine_pg.cli.formation import app
 from engine_pg.commands import shown
 from engine_pg.db import migrate
 from engine_pg.db.database import Database
@@ -249,3 +252,24 @@ def test_the_runtime_role_watches_without_a_right_to_see_what_others_do(postgres
             assert (row["standbys"], waiting) == ({}, [])
 
     run(story())
+
+
+SEEN = """
+insert into formation (name, monitor, synchronous, primary_node, nodes, looked_at)
+values ('default', 'up', false, 'node1', %(nodes)s, clock_timestamp() - interval '1 minute')
+"""
+ALONE = {"name": "node1", "address": "one:1", "state": "wait_primary", "goal": "wait_primary",
+         "access": "read-write", "healthy": True, "timeline": 3}  # fmt: skip
+
+
+def test_the_command_line_shows_what_is_known_and_how_old_it_is(fresh_database_url, command_line):
+    assert "No formation is known" in command_line(app, "show")
+    with psycopg.connect(fresh_database_url) as connection:
+        connection.execute(SEEN, {"nodes": Jsonb([ALONE])})
+    text = command_line(app, "show")
+    assert "wait_primary" in text
+    assert "on one server alone" in text
+    assert "old" in text
+    document = json.loads(command_line(app, "show", "--json"))
+    assert document["age_s"] >= 60
+    assert (document["primary"], document["synchronous"]) == ("node1", False)
