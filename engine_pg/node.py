@@ -7,18 +7,16 @@ and serves on meanwhile.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Final
-
-import uvicorn
 
 import engine_pg
 from engine_pg.api.app import create_app
 from engine_pg.api.changes.tail import Tail
 from engine_pg.api.replicated import TABLES
+from engine_pg.api.server import ApiServer, server_of
 from engine_pg.api.services import Services
 from engine_pg.cluster.feed import Feed, FeedRetention
 from engine_pg.cluster.feed.retention import Keep
@@ -39,6 +37,7 @@ from engine_pg.db.listener import Doorbells
 from engine_pg.db.revision import awaited_schema
 from engine_pg.db.urls import libpq_url
 from engine_pg.errors import EngineError
+from engine_pg.formation.commits import CommitWatch
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.names import Names
@@ -51,7 +50,7 @@ from engine_pg.schedules.firing import Schedules
 from engine_pg.schedules.known import KNOWN
 from engine_pg.schedules.works import Works
 from engine_pg.settings import Settings
-from engine_pg.singletons import adoption, lock_watch, retention
+from engine_pg.singletons import adoption, formation_watch, lock_watch, retention
 from engine_pg.singletons.monitor import PARTITIONS, Monitor, partition_name
 from engine_pg.supervisor import Background
 from engine_pg.worker import work
@@ -59,15 +58,6 @@ from engine_pg.worker import work
 log = logging.getLogger(__name__)
 
 _DRAIN_S: Final = 8.0
-
-
-class ApiServer(uvicorn.Server):
-    """Uvicorn that leaves the signals to the node."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Take no signal."""
-        yield
 
 
 class Node:
@@ -95,6 +85,9 @@ class Node:
         self._schedules = Schedules(self._db, self._bells, KNOWN, node=settings.node)
         self._replica = Replica(self._feed("replica"), self._bells, TABLES)
         self._reads = Reads(self._replica, self._live)
+        monitor = settings.monitor_url
+        self._monitor_url = None if monitor is None else monitor.get_secret_value()
+        self._hanging = CommitWatch(url, self._monitor_url, self._renewal_is_overdue)
         self._membership: Membership | None = None
         self._refused = ""
         self._stop = asyncio.Event()
@@ -107,7 +100,7 @@ class Node:
         if schema is None:  # told to stop before there was anything to serve from
             return
         schema.check(migrate.needed(), migrate.known())
-        server = ApiServer(self._server_config())
+        server = self._server()
         async with self._db, Background() as background:
             background.start(self._bells.run(), name="doorbells")
             settings = self._live.follow(self._feed("settings"), self._bells)
@@ -119,6 +112,7 @@ class Node:
             stop = background.start(self._stop.wait(), name="stop")
             await asyncio.wait([known, stop], return_when=asyncio.FIRST_COMPLETED)
             background.start(self._commands.run(), name="command watch")
+            background.start(self._hanging.run(), name="commit watch")
             background.start(self._tail.run(), name="streams of changes")
             member = background.start(live(self._one_life, self._stop), name="member")
             api = background.start(self._serve(server), name="api")
@@ -128,7 +122,7 @@ class Node:
             server.should_exit = True
             await asyncio.wait([api], timeout=_DRAIN_S)
 
-    async def _serve(self, server: uvicorn.Server) -> None:
+    async def _serve(self, server: ApiServer) -> None:
         await server.serve()
         if not self._stop.is_set():
             raise EngineError("the API could not be served; is its port taken?")
@@ -151,11 +145,20 @@ class Node:
         return self._lost() if self._reads.tolerable else []
 
     def _lost(self) -> list[str]:
+        if self._hanging.hang is not None:
+            return [self._hanging.hang.sentence]
         if self._replica.away:
             return ["no writable PostgreSQL answers"]
         if self._membership is not None and not self._membership.session.trusted:
             return ["the member's lease is not renewed: no writable PostgreSQL answers"]
         return []
+
+    def _renewal_is_overdue(self) -> bool:
+        if self._membership is None:
+            return True
+        known = self._settings
+        next_at_s = known.lease_ttl_s - known.lease_margin_s - 2 * known.heartbeat_s
+        return self._membership.standing.trusted_s < max(0.0, next_at_s)
 
     def _feed(self, what_for: str) -> Feed:
         return Feed(self._db, self._bells, name=f"{self._settings.node} {what_for}")
@@ -258,12 +261,15 @@ class Node:
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
         lead(retention.FEED, FeedRetention(self._db, self._keep).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
+        watch = formation_watch.FormationWatch(
+            self._db, fencing, self._monitor_url, lambda: self._hanging.past
+        )
+        lead(formation_watch.NAME, watch.run)
         for number in range(PARTITIONS):
             lead(partition_name(number), monitor.run)
         return membership
 
-    def _server_config(self) -> uvicorn.Config:
-        settings = self._settings
+    def _server(self) -> ApiServer:
         app = create_app(
             Services(
                 db=self._db,
@@ -277,17 +283,7 @@ class Node:
                 measures=self._measures,
                 standing=self._standing,
                 waiting=self._waiting,
+                hang=lambda: self._hanging.hang,
             )
         )
-        return uvicorn.Config(
-            app,
-            host=settings.listen_address,
-            port=settings.listen_port,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
+        return server_of(app, self._settings)

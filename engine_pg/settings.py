@@ -42,6 +42,7 @@ MOVED: Final = frozenset(
     }
 )
 """Once of each node, now of the cluster."""
+_SECRET: Final = frozenset({"ENGINE_DATABASE_URL", "ENGINE_MONITOR_URL"})
 _DATABASE_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://\S+")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -65,6 +66,10 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         description="PostgreSQL to coordinate through; several hosts separated by commas"
+    )
+    monitor_url: SecretStr | None = Field(
+        default=None,
+        description="Monitor of the formation that the database is on, to be watched; on all nodes",
     )
     node: str = Field(
         default_factory=_own_name,
@@ -129,6 +134,15 @@ class Settings(BaseSettings):
     def _is_a_database_url(cls, given: SecretStr) -> SecretStr:
         if not _DATABASE_URL.fullmatch(given.get_secret_value()):
             raise ValueError("should look like postgresql://user:password@host:5432/engine")
+        return given
+
+    @field_validator("monitor_url")
+    @classmethod
+    def _is_a_monitor_url(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not _DATABASE_URL.fullmatch(given.get_secret_value()):
+            raise ValueError(
+                "should look like postgresql://user:password@host:5432/pg_auto_failover"
+            )
         return given
 
     @model_validator(mode="after")
@@ -229,6 +243,6 @@ def _sentences(problem: ValidationError) -> list[str]:
         elif error["type"] == "missing":
             sentences.append(f"{name} is needed")
         else:
-            shown = "" if name == "ENGINE_DATABASE_URL" else f", not {error['input']}"
+            shown = "" if name in _SECRET else f", not {error['input']}"
             sentences.append(f"{name} {said.removeprefix('Input ')}{shown}")
     return sentences

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import typer
+from pydantic import SecretStr
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 from typing_extensions import override
@@ -84,7 +85,8 @@ def _range(name: str) -> str:
     schema = Settings.model_json_schema()["properties"][name]
     if words := get_args(field.annotation):
         choices = all(isinstance(word, str) for word in words)
-        return ", ".join(f"`{word}`" for word in words) if choices else "a file"
+        other = "" if SecretStr in words else "a file"
+        return ", ".join(f"`{word}`" for word in words) if choices else other
     if pattern := schema.get("pattern"):
         return f"`{pattern}`"
     return " ".join(f"{word} {_plain(schema[key])}" for word, key in _BOUNDS if key in schema)

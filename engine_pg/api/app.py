@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine_pg.api import cluster, commands, health, schedules, settings, sso, status
+from engine_pg.api import cluster, commands, formation, health, schedules, settings, sso, status
 from engine_pg.api.auth import Authentication
 from engine_pg.api.changes import endpoint as changes
 from engine_pg.api.edge.correlation import Correlation
@@ -72,6 +72,7 @@ ROUTES: Final = (
     on("/api/v1/locks/break", POST=cluster.break_),
     on("/api/v1/waiters", GET=cluster.waiters),
     on("/api/v1/waitgraph", GET=cluster.wait_graph),
+    on("/api/v1/formation", GET=formation.read),
     on("/api/v1/commands", GET=commands.listed),
     on("/api/v1/commands/{id}", GET=commands.read),
     on("/api/v1/commands/{id}/cancel", POST=commands.cancel),

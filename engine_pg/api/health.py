@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from engine_pg.api import measured
+from engine_pg.api import formation, measured
 from engine_pg.api.metrics import Sample, exposition
 from engine_pg.api.replicated import of_replica
 from engine_pg.api.services import Services
@@ -40,6 +40,7 @@ async def metrics(request: Request) -> Response:
     own = measured.of_node(services.measures, services.standing(), streams=services.tail.streams)
     lines = [*services.metrics.lines(), *own]
     lines += of_replica(services.reads.replica)
+    lines += formation.figures(services)
     try:
         async with services.db.read() as tx:
             records = await tx.all(measured.CLUSTER)

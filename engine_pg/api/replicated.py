@@ -10,6 +10,7 @@ from engine_pg.api.metrics import Sample, exposition
 from engine_pg.commands.replicated import COMMANDS
 from engine_pg.replica.cluster_settings import SETTINGS
 from engine_pg.replica.coordination import COORDINATION
+from engine_pg.replica.formation import FORMATION
 from engine_pg.replica.inventory import INVENTORY
 from engine_pg.replica.replica import Replica
 from engine_pg.replica.table import Table
@@ -22,6 +23,7 @@ TABLES: Final[tuple[Table[Any], ...]] = (
     *SETTINGS,
     *SCHEDULES,
     *ACCOUNTS,
+    *FORMATION,
 )
 
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {

@@ -15,6 +15,7 @@ from engine_pg.cluster.waits import Request
 from engine_pg.commands.rows import CommandView, Submission
 from engine_pg.configuration.live import LiveSettings
 from engine_pg.db.database import Database
+from engine_pg.formation.commits import Hang
 from engine_pg.inventory.numbering import Numbering
 from engine_pg.replica.reading import Reads
 
@@ -36,7 +37,8 @@ class Services:
     """The collaborators of the API.
 
     `ready` returns the reasons why the node is not, `degraded` why it can answer reads only;
-    `standing` is of the node's present member, `waiting` its requests that have no ticket yet.
+    `standing` is of the node's present member, `waiting` its requests that have no ticket yet;
+    `hang` is what it knows of commits that hang.
     """
 
     db: Database
@@ -53,3 +55,4 @@ class Services:
     fragments: Fragments = field(default_factory=Fragments)
     standing: Callable[[], Standing | None] = lambda: None
     waiting: Callable[[], Sequence[Request]] = tuple
+    hang: Callable[[], Hang | None] = lambda: None

@@ -1,25 +1,32 @@
-"""`engine-pg formation`: a monitor and its data nodes on this machine, for labs and tests."""
+"""`engine-pg formation`: the one that the database is on, and one on this machine, for labs."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console, RenderableType
 
+from engine_pg.cli.formation_shown import show
 from engine_pg.cli.showing import AsJson, seconds, table, with_warnings, word
-from engine_pg.db.urls import shown_url
+from engine_pg.db.urls import libpq_url, shown_url
 from engine_pg.demo.state import default_state_folder
 from engine_pg.formation import Formation, Plan
 from engine_pg.formation.profiles import Profile
+from engine_pg.formation.remote import switch_over
 from engine_pg.formation.state import FormationState, NodeState
+from engine_pg.settings import Settings, load_settings
 
 app = typer.Typer(
-    help="A PostgreSQL that survives its primary: pg_auto_failover on this machine, for labs.",
+    help="A PostgreSQL that survives its primary: what is known of it; one here, for labs.",
     no_args_is_help=True,
 )
+app.command()(show)
 StateDir = Annotated[
     Path | None, typer.Option(help="Where the formation is kept; the engine's own state folder.")
 ]
@@ -53,6 +60,7 @@ def up(
     )
     call = "engine-pg formation url" + (f" --state-dir {state_dir}" if state_dir else "")
     console.print(f'  export ENGINE_DATABASE_URL="$({call})"', soft_wrap=True)
+    console.print(f'  export ENGINE_MONITOR_URL="$({call} --monitor)"', soft_wrap=True)
 
 
 @app.command()
@@ -68,19 +76,41 @@ def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def url(state_dir: StateDir = None) -> None:
+def url(
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="That of the monitor, for ENGINE_MONITOR_URL.")
+    ] = False,
+    state_dir: StateDir = None,
+) -> None:
     """Print the address for ENGINE_DATABASE_URL, password included: not for logs."""
-    typer.echo(_formation(state_dir).url())
+    made = _formation(state_dir)
+    typer.echo(made.monitor_url() if monitor else made.url())
 
 
 @app.command()
-def switchover(state_dir: StateDir = None) -> None:
-    """Let another node be the primary: look first, ask the monitor, wait until it is done."""
-    done = _formation(state_dir).switchover(_tell)
-    _tell(
-        f"{done.new} has taken over from {done.old}: writable after {done.writable_after_s:.1f} s,"
-        f" followed by all after {done.settled_after_s:.1f} s"
-    )
+def switchover(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Let another node be the primary: look first, ask the monitor, see that all went well.
+
+    With ENGINE_MONITOR_URL it is the formation that the database is on; else one of this machine.
+    Exit status 1: it was refused, or a write or a node of the engine was lost.
+    """
+    tell = _tell_aside if as_json else _tell
+    settings = None if state_dir else _watched_settings()
+    if settings is None or settings.monitor_url is None:
+        done = _formation(state_dir).switchover(tell)
+        document, kept = done.document(), True
+    else:
+        url = libpq_url(settings.database_url.get_secret_value())
+        monitor_url = settings.monitor_url.get_secret_value()
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it loses is no news here
+        verdict = asyncio.run(switch_over(url, monitor_url, tell))
+        document, kept = verdict.document(), verdict.kept
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _tell(_sentence(document))
+    if not kept:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -91,6 +121,29 @@ def down(
     """Stop the monitor and all nodes; nothing is left running."""
     _formation(state_dir).down(_tell, delete=delete)
     _tell("the formation is down; nothing is left running")
+
+
+def _watched_settings() -> Settings | None:
+    """Return the settings, if they may name a monitor: those of a lab need not be complete."""
+    named = {"ENGINE_MONITOR_URL", "ENGINE_CONFIG_FILE"} & os.environ.keys()
+    return load_settings() if named else None
+
+
+def _sentence(done: dict[str, Any]) -> str:
+    gap = f"; no write for {done['write_gap_s']:.1f} s" if "write_gap_s" in done else ""
+    lost = f"; WRITES LOST: {done['lost']}" if done.get("lost") else ""
+    missing = (
+        f"; NODES THAT DID NOT RESUME: {', '.join(done['missing'])}" if done.get("missing") else ""
+    )
+    return (
+        f"{done['new']} has taken over from {done['old']}: writable after"
+        f" {done['writable_after_s']:.1f} s, followed by all after {done['settled_after_s']:.1f} s"
+        f"{gap}{lost}{missing}"
+    )
+
+
+def _tell_aside(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _formation(state_dir: Path | None) -> Formation:

@@ -36,7 +36,7 @@ COMMANDS: Final = {
     ),
     "formation": (
         "engine_pg.cli.formation:app",
-        "A PostgreSQL that survives its primary: pg_auto_failover on this machine, for labs.",
+        "A PostgreSQL that survives its primary: what is known of it; one here, for labs.",
     ),
     "db": ("engine_pg.cli.db:app", "Migrate and inspect the engine's database."),
     "status": (

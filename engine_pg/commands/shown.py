@@ -18,6 +18,7 @@ from engine_pg.cluster.looks import Leader, Lock, LockTable, Member, Totals
 from engine_pg.cluster.waits import Agent, Edge, Party, Request
 from engine_pg.commands.parked import locks_held
 from engine_pg.db.tx import Tx
+from engine_pg.formation import shown as formation
 
 Document = dict[str, Any]
 
@@ -237,7 +238,11 @@ async def status(tx: Tx) -> Document:
         },
         "waiters": {"requests": totals.waiting, "oldest_s": totals.oldest_wait_s},
         "lock_table": asdict(table) | {"alarming": table.alarming},
-        "warnings": [*_of_people(members, leaders), *_of_locks(totals, parked, table)],
+        "warnings": [
+            *_of_people(members, leaders),
+            *_of_locks(totals, parked, table),
+            *await formation.warnings(tx),
+        ],
     }
 
 

@@ -142,7 +142,7 @@ begin
       ('alembic_version', ''), ('schema_serves', ''), ('cluster_epoch', ''), ('member', ''),
       ('leader', ''), ('lock_grant', ''), ('lock_ticket', ''), ('feed_horizon', ''),
       ('feed_reader', ''), ('procrastinate_jobs', ''), ('schedule', ''), ('schedule_run', ''),
-      ('change', '(change_id, xid, topic, op, at)'),
+      ('formation', ''), ('change', '(change_id, xid, topic, op, at)'),
       ('command', '(command_id, name, state, member_id, attempt, deaths, queue, submitted_at,'
                   ' started_at, ended_at)')) as seen(name, columns)
    where to_regclass(name) is not null loop

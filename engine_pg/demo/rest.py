@@ -113,7 +113,14 @@ class Client:
 
     async def status(self) -> dict[str, Any]:
         """Return what a node knows of the whole cluster."""
-        request = _Request("GET", "/api/v1/status", media="application/json", patience_s=1.0)
+        return await self._document("/api/v1/status")
+
+    async def formation(self) -> dict[str, Any]:
+        """Return what a node knows of the formation that the database is on."""
+        return await self._document("/api/v1/formation")
+
+    async def _document(self, path: str) -> dict[str, Any]:
+        request = _Request("GET", path, media="application/json", patience_s=1.0)
         return (await self._ask(request, first=0)).json()
 
     async def _ask(self, request: _Request, first: int) -> httpx.Response:

@@ -206,6 +206,8 @@ class Stack:
                 "ENGINE_NODE": name,
                 "ENGINE_LISTEN_PORT": str(self._ports.api + number - 1),
             }
+            if self.formation is not None:
+                own["ENGINE_MONITOR_URL"] = self.formation.monitor_url()
             yield Process(
                 name,
                 [*program, "serve"],

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from engine_pg.db.wire import bounded
 from engine_pg.formation.asking import BOUND_S, ask, session
-from engine_pg.formation.place import DATABASE, OWNER, REPLICATOR, Place
+from engine_pg.formation.place import DATABASE, KEEPER, MONITOR, OWNER, REPLICATOR, WATCHER, Place
 
 _REPLICATOR_RIGHTS: Final = sql.SQL(
     """
@@ -37,6 +37,19 @@ _MAKE_DATABASE: Final = sql.SQL("create database {} owner {}").format(
 _CLOSE_DATABASE: Final = sql.SQL("revoke all on database {} from public").format(
     sql.Identifier(DATABASE)
 )
+_WATCHER_KNOWN: Final = sql.SQL("select 1 from pg_roles where rolname = {}").format(WATCHER)
+_MAKE_WATCHER: Final = sql.SQL("create role {} login nosuperuser nocreatedb nocreaterole").format(
+    sql.Identifier(WATCHER)
+)
+_WATCHER_RIGHTS: Final = sql.SQL(
+    """
+revoke execute on all functions in schema pgautofailover from public;
+grant execute on all functions in schema pgautofailover to {keeper};
+grant usage on schema pgautofailover to {role};
+grant select on pgautofailover.node, pgautofailover.formation to {role};
+grant execute on function pgautofailover.perform_failover(text, int) to {role};
+"""
+).format(role=sql.Identifier(WATCHER), keeper=sql.Identifier(KEEPER))
 _MAKE_BOUND_S: Final = 30.0  # a whole database is copied
 
 
@@ -52,6 +65,17 @@ async def set_password(place: Place, name: str, role: str) -> None:
 async def grant_replicator(place: Place, name: str) -> None:
     """Leave the replication role what replication and pg_rewind need."""
     await ask(place, name, _REPLICATOR_RIGHTS)
+
+
+async def set_up_watcher(place: Place) -> None:
+    """See that the monitor has the role that looks at the formation and asks for a switchover.
+
+    The extension lets everybody call all of its functions, also those that drop nodes.
+    """
+    if not await ask(place, MONITOR, _WATCHER_KNOWN):
+        await ask(place, MONITOR, _MAKE_WATCHER)
+    await ask(place, MONITOR, _WATCHER_RIGHTS)
+    await set_password(place, MONITOR, WATCHER)
 
 
 async def set_up_database(place: Place, name: str) -> None:

@@ -12,7 +12,12 @@ from typing import Final
 
 from engine_pg.clock import boottime
 from engine_pg.errors import Conflict, EngineError, Unavailable
-from engine_pg.formation.access import grant_replicator, set_password, set_up_database
+from engine_pg.formation.access import (
+    grant_replicator,
+    set_password,
+    set_up_database,
+    set_up_watcher,
+)
 from engine_pg.formation.asking import ask
 from engine_pg.formation.autoctl import Autoctl
 from engine_pg.formation.layout import include_settings, lay_out
@@ -20,7 +25,7 @@ from engine_pg.formation.place import KEEPER, MONITOR, REPLICATOR, Place, Plan, 
 from engine_pg.formation.processes import ask_to_stop, gone, processes_in, signal_all
 from engine_pg.formation.programs import programs
 from engine_pg.formation.state import FormationState, look
-from engine_pg.formation.switching import Switched, Switchover
+from engine_pg.formation.switching import Lab, Switched, Switchover
 
 _BOUND_S: Final = 60.0
 _SETTLE_S: Final = 180.0  # a whole copy may be under way
@@ -50,6 +55,7 @@ class Formation:
             if not processes_in(place.room(name)):
                 self._start(place, autoctl, name, tell)
         state = asyncio.run(_settled(place, autoctl, tell))
+        asyncio.run(set_up_watcher(place))
         if not place.memory.complete:
             place.keep(complete=True)
         return state
@@ -62,13 +68,17 @@ class Formation:
         """Return the address of the engine's database, password included."""
         return self.place().url()
 
+    def monitor_url(self) -> str:
+        """Return the address of its monitor, password included."""
+        return self.place().monitor_url()
+
     def state(self) -> FormationState:
         """Return what it looks like now."""
         return asyncio.run(look(self.place()))
 
     def switchover(self, tell: Tell) -> Switched:
         """Let another node be the primary, in order; returns when that takes writes."""
-        return asyncio.run(Switchover(self.place()).run(tell))
+        return asyncio.run(Switchover(Lab(self.place())).run(tell))
 
     def start(self, name: str) -> None:
         """Start the monitor or a node again, after it died or was stopped."""

@@ -20,8 +20,10 @@ from engine_pg.formation.place import (
     DATABASE,
     KEEPER,
     MONITOR,
+    MONITOR_DATABASE,
     OWNER,
     REPLICATOR,
+    WATCHER,
     Place,
 )
 from engine_pg.formation.profiles import MONITOR as MONITOR_SETTINGS
@@ -38,9 +40,10 @@ _CURVE: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-
 # rejoin falls back to a whole copy. The checks of the monitor use a password that is public, which
 # opens nothing: their role has no right and one connection.
 _HBA_MONITOR: Final = f"""\
-local   pg_auto_failover      all                               peer map={SUPERUSER_MAP}
+local   {MONITOR_DATABASE}      all                               peer map={SUPERUSER_MAP}
 local   postgres              all                               peer map={SUPERUSER_MAP}
-hostssl pg_auto_failover      {KEEPER}  {ADDRESS}/32  scram-sha-256
+hostssl {MONITOR_DATABASE}      {KEEPER}  {ADDRESS}/32  scram-sha-256
+hostssl {MONITOR_DATABASE}      {WATCHER}  {ADDRESS}/32  scram-sha-256
 """
 _HBA_NODE: Final = f"""\
 local   all                   all                               peer map={SUPERUSER_MAP}

@@ -31,6 +31,9 @@ DATABASE: Final = "engine"
 OWNER: Final = "engine"
 KEEPER: Final = "autoctl_node"
 REPLICATOR: Final = "pgautofailover_replicator"
+WATCHER: Final = "engine_watch"
+MONITOR_DATABASE: Final = "pg_auto_failover"
+_SECRETS: Final = (KEEPER, REPLICATOR, OWNER, WATCHER)
 _NOTE: Final = "formation.json"
 
 
@@ -102,15 +105,21 @@ class Place:
 
     def url(self) -> str:
         """Return the address of the engine's database, password included."""
-        word = quote(self.memory.passwords[OWNER], safe="")
-        hosts = ",".join(f"{ADDRESS}:{self.memory.ports[name]}" for name in self.nodes)
+        return self._url(OWNER, self.nodes, DATABASE) + "&target_session_attrs=read-write"
+
+    def monitor_url(self) -> str:
+        """Return the address of the monitor for who watches it, password included."""
+        return self._url(WATCHER, [MONITOR], MONITOR_DATABASE)
+
+    def _url(self, role: str, names: list[str], database: str) -> str:
+        word = quote(self.memory.passwords[role], safe="")
+        hosts = ",".join(f"{ADDRESS}:{self.memory.ports[name]}" for name in names)
         options = {
-            "target_session_attrs": "read-write",
             "sslmode": "verify-full",
             "sslrootcert": str(self.authority),
             "channel_binding": "require",  # no server learns the password by posing as ours
         }
-        return f"postgresql://{OWNER}:{word}@{hosts}/{DATABASE}?{urlencode(options, safe='/')}"
+        return f"postgresql://{role}:{word}@{hosts}/{database}?{urlencode(options, safe='/')}"
 
     def keep(self, **changes: object) -> Place:
         """Return the place with its memory changed, on disk as well."""
@@ -125,6 +134,9 @@ def opened(folder: Path) -> Place:
     if not note.exists():
         raise NotFound(f"no formation in {folder}: make one with `engine-pg formation up`")
     memory = Memory(**json.loads(note.read_text()))
+    for name in set(_SECRETS) - set(memory.passwords):  # made by a release before
+        memory.passwords[name] = secrets.token_urlsafe(24)
+        _write(note, json.dumps(asdict(memory)))
     return Place(folder, account_for(Path(memory.home) / MONITOR), memory)
 
 
@@ -137,7 +149,7 @@ def laid_out(folder: Path, plan: Plan) -> Place:
         account = account_for(folder / "home")
         home = folder / "home" if account.reaches(folder) else elsewhere(account, folder) / "home"
         names = (MONITOR, *(f"node{number}" for number in range(1, plan.nodes + 1)))
-        words = {name: secrets.token_urlsafe(24) for name in (KEEPER, REPLICATOR, OWNER)}
+        words = {name: secrets.token_urlsafe(24) for name in _SECRETS}
         ports = dict(zip(names, _ports(len(names), plan.base_port), strict=True))
         memory = Memory(str(home), plan.profile, ports, words, complete=False)
         return Place(folder, account, memory).keep()

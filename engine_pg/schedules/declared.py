@@ -66,6 +66,7 @@ LOOPS: Final = (
     ),
     Loop("adoption", 1.0, "leader", "Find commands without a job, and defer them anew"),
     Loop("lock-watch", 10.0, "leader", "Look how full PostgreSQL's table of locks is"),
+    Loop("formation-watch", 1.0, "leader", "Look at the formation that PostgreSQL runs on"),
     Loop("retention", 20.0, "leader", "Trim the change feed behind its readers"),
     Loop("event-numbers", 2.0, "each node", "Give numbers to events that nobody has rung for"),
     Loop("schedules", 10.0, "each node", "Look for schedules that nobody has rung for"),

@@ -14,6 +14,10 @@ from engine_pg.db.urls import libpq_url
 
 pytestmark = pytest.mark.timeout(600)  # a formation comes up before the first one
 
+NOT_ALLOWED = "42501"
+MAY_PERFORM = """
+select has_function_privilege('pgautofailover.perform_failover(text, int)', 'execute')
+"""
 ROLES = """
 select rolname, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls from pg_roles
  where rolcanlogin and rolname <> %s
@@ -49,6 +53,29 @@ def test_no_role_of_pg_autoctl_is_a_superuser(formation):
         "pgautofailover_replicator",
     }
     assert not any(any(rights) for _, *rights in rows)
+
+
+@pytest.mark.parametrize(
+    ("query", "state"),
+    [
+        ("select nodename, reportedstate from pgautofailover.node", None),
+        ("select number_sync_standbys from pgautofailover.formation", None),
+        ("delete from pgautofailover.node", NOT_ALLOWED),
+        ("select pgautofailover.remove_node('no host', 1, true)", NOT_ALLOWED),
+        ("select pgautofailover.drop_formation('default')", NOT_ALLOWED),
+        ("select pgautofailover.start_maintenance(1)", NOT_ALLOWED),
+        ("create table anything (i integer)", NOT_ALLOWED),
+    ],
+)
+def test_who_watches_may_read_the_nodes_and_ask_for_a_switchover_alone(formation, query, state):
+    with psycopg.connect(formation.monitor_url(), autocommit=True) as connection:
+        may = connection.execute(MAY_PERFORM).fetchone()
+        refused = None
+        try:
+            connection.execute(query)
+        except psycopg.Error as error:
+            refused = error.sqlstate
+    assert (may, refused) == ((True,), state)
 
 
 @pytest.mark.parametrize(

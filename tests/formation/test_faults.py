@@ -1,16 +1,21 @@
 """A primary is killed, frozen, and switched over under load: nothing acknowledged may be lost."""
 
 import asyncio
+import os
 import signal
+from pathlib import Path
 
 import pytest
 from cluster.conftest import BOUND_S, until
-from formation.conftest import observed
+from formation.conftest import NODES, observed
 
+from engine_pg.db.urls import libpq_url
 from engine_pg.demo.story import play
 from engine_pg.demo.verdict import Figure
 from engine_pg.errors import Conflict
 from engine_pg.formation.place import MONITOR
+from engine_pg.formation.processes import processes_in
+from engine_pg.formation.remote import switch_over
 
 VMS = 2
 GAP_S = 20.0  # of a loaded machine; the benchmark measures
@@ -89,6 +94,14 @@ def test_a_switchover_loses_nothing_and_fails_no_read(whole):
         done = await asyncio.to_thread(whole.formation.switchover, whole.said.append)
         assert done.old == old
         assert done.new == await primary_of(whole.formation)
+        formation = whole.formation
+        url, monitor_url = libpq_url(formation.url()), formation.monitor_url()
+        back = await switch_over(url, monitor_url, whole.said.append)
+        assert (back.old, back.new) == (done.new, old)
+        assert back.kept, back
+        assert (back.members, back.missing, back.lost) == (NODES, [], 0)
+        assert back.acknowledged > 0
+        assert back.write_gap_s < GAP_S
 
     tell_story(whole, incident)
 
@@ -105,5 +118,46 @@ def test_without_the_monitor_writes_go_on_and_no_switchover_begins(whole):
                 await asyncio.to_thread(whole.formation.switchover, whole.said.append)
         assert figures.gap_s < GAP_S
         assert not figures.failed
+
+    whole.run(story())
+
+
+def walreceiver_of(place, name) -> int:
+    """Return the process of a standby that its primary's log comes in through."""
+    [found] = [
+        pid
+        for pid in processes_in(place.data(name))
+        if b"walreceiver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return found
+
+
+def test_commits_that_hang_since_only_the_link_is_cut_are_told_with_what_to_do(whole):
+    async def story():
+        old = await primary_of(whole.formation)
+        [standby] = [name for name in whole.formation.place().nodes if name != old]
+        async with whole.target.client() as client:
+            seen = {}
+
+            async def known():
+                seen.update(await client.formation())
+                return seen["primary"] == old and seen["synchronous"]
+
+            async def hangs():
+                seen.update(await client.formation())
+                return seen["hang"]
+
+            await until(known)
+            assert seen["monitor"] == "up"
+            assert seen["hang"] is None
+            assert {node["name"] for node in seen["nodes"]} == {old, standby}
+            receiver = walreceiver_of(whole.formation.place(), standby)
+            os.kill(receiver, signal.SIGSTOP)
+            try:
+                await until(hangs)
+                assert f"link from {old} to {standby}" in seen["hang"]["why"]
+                assert f"`pg_autoctl enable maintenance` on {standby}" in seen["hang"]["why"]
+            finally:
+                os.kill(receiver, signal.SIGCONT)
 
     whole.run(story())

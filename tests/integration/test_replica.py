@@ -89,6 +89,9 @@ CHANGES = (
     "update command_step set state = 'finished', outcome = '{}', ended_at = now() where number = 2",
     "insert into setting (name, value) values ('monitor_period_s', '5'), ('nonsense', '[1, null]')",
     "update setting set value = null where name = 'nonsense'",
+    "insert into formation (name, monitor, synchronous, nodes)"
+    " values ('default', 'up', true, '[{\"name\": \"node1\", \"lag_bytes\": null}]')",
+    "update formation set monitor = 'away', monitor_seen_at = now(), wanted_standbys = 1",
     "truncate command cascade",
 )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_pg.api import measured, replicated
+from engine_pg.api import formation, measured, replicated
 from engine_pg.api.app import ROUTES
 from engine_pg.api.metrics import Metrics
 
@@ -62,6 +62,7 @@ def test_rest_names_each_metric_and_no_other():
         *measured.GAUGES,
         *measured.NODE,
         *replicated.GAUGES,
+        *formation.GAUGES,
         counted.requests.name,
         counted.latency.name,
     }
