@@ -15,7 +15,7 @@ from engine_pg.db.wire import bounded
 from engine_pg.formation.asking import BOUND_S, ask, session
 from engine_pg.formation.place import DATABASE, OWNER, REPLICATOR, Place
 
-_REPLICATOR_RIGHTS: Final = sql.SQL(
+REPLICATOR_RIGHTS: Final = sql.SQL(
     """
 alter role {role} nosuperuser nocreatedb nocreaterole login replication;
 grant pg_checkpoint to {role};
@@ -51,7 +51,7 @@ async def set_password(place: Place, name: str, role: str) -> None:
 
 async def grant_replicator(place: Place, name: str) -> None:
     """Leave the replication role what replication and pg_rewind need."""
-    await ask(place, name, _REPLICATOR_RIGHTS)
+    await ask(place, name, REPLICATOR_RIGHTS)
 
 
 async def set_up_database(place: Place, name: str) -> None:
