@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from engine_pg.api import measured
 from engine_pg.api.metrics import Metrics
+from engine_pg.cli.formation import app
 from engine_pg.db import roles
 from engine_pg.formation.files import NAMES, files
 from engine_pg.formation.profiles import KEEPER, MONITOR, NODE, PROFILES
@@ -216,3 +218,18 @@ def test_programs_that_are_there_have_nothing_to_say_against_it(words):
 
 def composes(docker):
     return subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+
+
+def test_what_is_written_for_servers_is_for_their_account_alone(tmp_path):
+    passwords, folder = tmp_path / "passwords", tmp_path / "formation"
+    passwords.mkdir()
+    folder.mkdir()
+    for name, word in PASSWORDS.items():
+        (passwords / name).write_text(f"{word}\n")
+    words = ["files", str(folder), "--passwords", str(passwords), "--profile", "safe"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    written = {path.name: path for path in folder.iterdir()}
+    assert set(written) == set(files(folder, "safe", PASSWORDS, network="samenet"))
+    assert {path.stat().st_mode & 0o777 for path in written.values()} == {0o600}
+    assert f"hba_file = '{folder}/node_hba.conf'" in written["node.conf"].read_text()
