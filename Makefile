@@ -7,10 +7,10 @@ IN_LANES = $(if $(filter-out 0 1,$(LANES)),-n $(LANES) --dist loadgroup)
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands soak-jobs clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands soak-jobs secrets compose-test clean lock
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.runtime ## Install what running needs into .venv
 setup-dev: $(VENV)/.dev ## Install what testing and checking need
@@ -61,6 +61,12 @@ soak-commands: $(VENV)/.dev ## Kill, freeze and cut off a node at every boundary
 
 soak-jobs: $(VENV)/.dev ## 10,000 commands while PostgreSQL restarts and nodes die; SEED=1 ARGS=...
 	@PYTHONPATH=tests $(BIN)/python -m jobstorm --seed $(or $(SEED),1) $(ARGS)
+
+secrets: ## Make passwords and certificates for docker-compose.yml, once (needs openssl)
+	@deploy/secrets
+
+compose-test: $(VENV)/.dev ## Build, start, break and judge docker-compose.yml, a quarter of an hour; ARGS="kill-engine"
+	@$(BIN)/python deploy/demos/run.py --fresh $(ARGS)
 
 clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

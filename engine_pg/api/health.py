@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from starlette.requests import Request
@@ -42,10 +43,10 @@ async def metrics(request: Request) -> Response:
     lines += of_replica(services.reads.replica)
     lines += formation.figures(services)
     try:
-        async with services.db.read() as tx:
+        async with asyncio.timeout(services.settings.now.read_wait_s), services.db.read() as tx:
             records = await tx.all(measured.CLUSTER)
             table = await looks.lock_table(tx)
-    except EngineError:
+    except (TimeoutError, EngineError):  # who asks would take silence for a dead node
         answers = 0
     else:
         answers = 1

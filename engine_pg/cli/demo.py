@@ -17,9 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine_pg.cli.passwords import PasswordFile, password_in
+from engine_pg.demo.furnish import furnish as furnished
 from engine_pg.demo.kill_node import kill_node as killing
+from engine_pg.demo.rest import Client
 from engine_pg.demo.restart_database import restart_database as restarting
-from engine_pg.demo.stack import Options
+from engine_pg.demo.stack import ADMIN, Options
 from engine_pg.demo.state import StateFolder, default_state_folder
 from engine_pg.demo.story import Incident, play
 from engine_pg.demo.target import Target, attached, started
@@ -75,6 +78,26 @@ def restart_database(
     Demo("restart-database", restarting, vms, seed, repeat, json_file, needs_server=True).perform(
         state_dir, fencing
     )
+
+
+@app.command()
+def furnish(
+    url: Annotated[list[str], typer.Option(help="Address of an API; several: all are used.")],
+    password_file: PasswordFile = None,
+    address: Annotated[str, typer.Option(help="Where the simulated hosts are.")] = "127.0.0.1",
+    base_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of host 1.")] = 54321,
+    hosts: Annotated[int, typer.Option(min=1, max=500, help="Simulated hosts.")] = 3,
+    vms: Annotated[int, typer.Option(min=0, max=10000, help="VMs to make and start.")] = 20,
+) -> None:
+    """Make a data center, a cluster, hosts and running VMs where they are missing."""
+    console = Console(highlight=False)
+    ports = range(base_port, base_port + hosts)
+
+    async def run() -> None:
+        async with Client(url, ADMIN, password_in(password_file)) as client:
+            await furnished(client, host_ports=ports, vms=vms, tell=console.print, address=address)
+
+    asyncio.run(run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +159,7 @@ class Demo:
                     self.incident, target, vms=self.vms, seed=self.seed + number, tell=tell
                 )
                 reports.append(report)
-                _show(console, report)
+                show(console, report)
             if self.repeat > 1:
                 console.print(_summary(reports))
             if self.json_file:
@@ -152,7 +175,8 @@ def _end_in_order_when_told() -> None:
         asyncio.get_running_loop().add_signal_handler(number, run.cancel)
 
 
-def _show(console: Console, report: Report) -> None:
+def show(console: Console, report: Report) -> None:
+    """Print what was measured and promised, and the verdict."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("What")
     table.add_column("Measured", justify="right")

@@ -13,10 +13,14 @@ import typer
 from rich.console import Console, RenderableType
 
 from engine_pg.cli.formation_shown import show
+from engine_pg.cli.passwords import password_in
 from engine_pg.cli.showing import AsJson, seconds, table, with_warnings, word
+from engine_pg.db.embedded.account import Account
 from engine_pg.db.urls import libpq_url, shown_url
 from engine_pg.demo.state import default_state_folder
 from engine_pg.formation import Formation, Plan
+from engine_pg.formation.files import NAMES
+from engine_pg.formation.files import files as written
 from engine_pg.formation.profiles import Profile
 from engine_pg.formation.remote import switch_over
 from engine_pg.formation.state import FormationState, NodeState
@@ -111,6 +115,35 @@ def switchover(state_dir: StateDir = None, as_json: AsJson = False) -> None:
         _tell(_sentence(document))
     if not kept:
         raise typer.Exit(1)
+
+
+@app.command()
+def files(
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Where servers read them; theirs.")
+    ],
+    passwords: Annotated[
+        Path,
+        typer.Option(
+            help="Folder with a file for each role whose first line is its password: autoctl_node,"
+            " pgautofailover_replicator, engine_watch, owner, runtime, read, monitor."
+        ),
+    ],
+    profile: Annotated[Profile, typer.Option(help="As for `up`.")] = "fast",
+    network: Annotated[
+        str, typer.Option(help="Where all who connect come from, as pg_hba.conf names it.")
+    ] = "samenet",
+) -> None:
+    """Write settings, rules and roles for a formation that you lay out on machines of your own.
+
+    They belong to whom the folder belongs, and are for him alone.
+    """
+    words = {name: password_in(passwords / name) for name in NAMES}
+    whose = folder.stat()
+    account = Account(whose.st_uid, whose.st_gid, borrowed=os.geteuid() == 0)
+    for name, text in written(folder.absolute(), profile, words, network=network).items():
+        account.write(folder / name, text)
+        _tell(str(folder / name))
 
 
 @app.command()

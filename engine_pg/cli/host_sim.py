@@ -35,6 +35,9 @@ def host_sim(
         int, typer.Option(min=0, max=65535, help="Port of host 1; each next host takes the next.")
     ] = 0,
     control_port: Annotated[int, typer.Option(min=0, max=65535, help="Where faults come in.")] = 0,
+    control_address: Annotated[
+        str, typer.Option(help="Where the control port listens: who reaches it may break hosts.")
+    ] = LOOPBACK,
     journal: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Journal and memory; none: forget all.")
     ] = None,
@@ -64,14 +67,19 @@ def host_sim(
         address=address,
         base_port=base_port,
         control_port=control_port,
+        control_address=control_address,
         ready_file=ready_file,
         fencing=fencing,
         memory_gib=memory_gib,
         cpus=cpus,
         timing=Timing(launch_delay, boot_delay, shutdown_delay, work_delay, migration_delay),
     )
+
+    def tell(description: dict[str, Any]) -> None:
+        _tell(description, control_address)
+
     with _open_journal(journal) as opened:
-        asyncio.run(serve(options, opened, _tell))
+        asyncio.run(serve(options, opened, tell))
 
 
 @app.command()
@@ -129,11 +137,11 @@ def _open_journal(path: Path | None) -> Journal:
         raise Invalid(f"The journal {path} cannot be written: {error.strerror}.") from error
 
 
-def _tell(description: dict[str, Any]) -> None:
+def _tell(description: dict[str, Any], control_address: str) -> None:
     console = Console(highlight=False)
     for host in description["hosts"]:
         console.print(f"host {host['number']}: {host['address']}:{host['port']} {host['uuid']}")
-    console.print(f"control: {LOOPBACK}:{description['control']}")
+    console.print(f"control: {control_address}:{description['control']}")
 
 
 def _print_verdict(verdict: Verdict, *, torn: bool) -> None:

@@ -21,14 +21,20 @@ _STARTING: Final = ("wait_for_launch", "powering_up")
 
 
 async def furnish(
-    client: Client, *, host_ports: Sequence[int], vms: int, tell: Callable[[str], None]
+    client: Client,
+    *,
+    host_ports: Sequence[int],
+    vms: int,
+    tell: Callable[[str], None],
+    address: str = "127.0.0.1",
 ) -> None:
     """Make what is missing, wait for the hosts, start what is down, and wait for that."""
     local = element("local", "false")
     await _ensure(client, "datacenters", [element("data_center", _name(DATA_CENTER), local)])
     within = named("data_center", DATA_CENTER)
     await _ensure(client, "clusters", [element("cluster", _name(CLUSTER), within)])
-    made = await _ensure(client, "hosts", [_host(n, port) for n, port in enumerate(host_ports, 1)])
+    hosts = [_host(number, address, port) for number, port in enumerate(host_ports, 1)]
+    made = await _ensure(client, "hosts", hosts)
     tell(f"hosts: {len(host_ports)}, {made} of them new")
     await _until(client, "hosts", lambda host: _text(host, "status") in ("up", "maintenance"))
     made = await _ensure(client, "vms", [_vm(number) for number in range(1, vms + 1)])
@@ -43,11 +49,11 @@ def _name(name: str) -> Element:
     return element("name", name)
 
 
-def _host(number: int, port: int) -> Element:
+def _host(number: int, address: str, port: int) -> Element:
     return element(
         "host",
         _name(f"host-{number}"),
-        element("address", "127.0.0.1"),
+        element("address", address),
         element("port", str(port)),
         named("cluster", CLUSTER),
         element("root_password", "simulated"),

@@ -111,6 +111,10 @@ class Client:
         """Remove an entity; repeated as a creation is."""
         await self._ask(_Request("DELETE", _API + path, key=key), first)
 
+    async def token(self) -> str:
+        """Log in, and return the token, for requests that are to be sent otherwise."""
+        return _accepted(await self._log_in(self._urls[0])).json()["access_token"]
+
     async def status(self) -> dict[str, Any]:
         """Return what a node knows of the whole cluster."""
         return await self._document("/api/v1/status")
@@ -152,12 +156,15 @@ class Client:
             answer = await self._send(url, request)
             if answer.status_code != HTTPStatus.UNAUTHORIZED:
                 return answer
+        login = await self._log_in(url)
+        return login if login.status_code != HTTPStatus.OK else await self._send(url, request)
+
+    async def _log_in(self, url: str) -> httpx.Response:
         form = {"grant_type": "password", "scope": "ovirt-app-api"} | self._credentials
         login = await self._http.post(url + _TOKEN, data=form)
-        if login.status_code != HTTPStatus.OK:
-            return login
-        self._token = login.json()["access_token"]
-        return await self._send(url, request)
+        if login.status_code == HTTPStatus.OK:
+            self._token = login.json()["access_token"]
+        return login
 
     async def _send(self, url: str, request: _Request) -> httpx.Response:
         headers = {

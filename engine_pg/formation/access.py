@@ -15,7 +15,7 @@ from engine_pg.db.wire import bounded
 from engine_pg.formation.asking import BOUND_S, ask, session
 from engine_pg.formation.place import DATABASE, KEEPER, MONITOR, OWNER, REPLICATOR, WATCHER, Place
 
-_REPLICATOR_RIGHTS: Final = sql.SQL(
+REPLICATOR_RIGHTS: Final = sql.SQL(
     """
 alter role {role} nosuperuser nocreatedb nocreaterole login replication;
 grant pg_checkpoint to {role};
@@ -38,10 +38,10 @@ _CLOSE_DATABASE: Final = sql.SQL("revoke all on database {} from public").format
     sql.Identifier(DATABASE)
 )
 _WATCHER_KNOWN: Final = sql.SQL("select 1 from pg_roles where rolname = {}").format(WATCHER)
-_MAKE_WATCHER: Final = sql.SQL("create role {} login nosuperuser nocreatedb nocreaterole").format(
+MAKE_WATCHER: Final = sql.SQL("create role {} login nosuperuser nocreatedb nocreaterole").format(
     sql.Identifier(WATCHER)
 )
-_WATCHER_RIGHTS: Final = sql.SQL(
+WATCHER_RIGHTS: Final = sql.SQL(
     """
 revoke execute on all functions in schema pgautofailover from public;
 grant execute on all functions in schema pgautofailover to {keeper};
@@ -64,7 +64,7 @@ async def set_password(place: Place, name: str, role: str) -> None:
 
 async def grant_replicator(place: Place, name: str) -> None:
     """Leave the replication role what replication and pg_rewind need."""
-    await ask(place, name, _REPLICATOR_RIGHTS)
+    await ask(place, name, REPLICATOR_RIGHTS)
 
 
 async def set_up_watcher(place: Place) -> None:
@@ -73,8 +73,8 @@ async def set_up_watcher(place: Place) -> None:
     The extension lets everybody call all of its functions, also those that drop nodes.
     """
     if not await ask(place, MONITOR, _WATCHER_KNOWN):
-        await ask(place, MONITOR, _MAKE_WATCHER)
-    await ask(place, MONITOR, _WATCHER_RIGHTS)
+        await ask(place, MONITOR, MAKE_WATCHER)
+    await ask(place, MONITOR, WATCHER_RIGHTS)
     await set_password(place, MONITOR, WATCHER)
 
 

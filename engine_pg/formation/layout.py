@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pwd
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from engine_pg.formation.place import (
 )
 from engine_pg.formation.profiles import MONITOR as MONITOR_SETTINGS
 from engine_pg.formation.profiles import NODE as NODE_SETTINGS
-from engine_pg.formation.profiles import chosen
+from engine_pg.formation.profiles import Profile, chosen
 from engine_pg.formation.programs import Programs
 
 SUPERUSER_MAP: Final = "formation"
@@ -42,15 +43,34 @@ _CURVE: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-
 _HBA_MONITOR: Final = f"""\
 local   {MONITOR_DATABASE}      all                               peer map={SUPERUSER_MAP}
 local   postgres              all                               peer map={SUPERUSER_MAP}
-hostssl {MONITOR_DATABASE}      {KEEPER}  {ADDRESS}/32  scram-sha-256
-hostssl {MONITOR_DATABASE}      {WATCHER}  {ADDRESS}/32  scram-sha-256
+hostssl {MONITOR_DATABASE}      {KEEPER}  @network  scram-sha-256
+hostssl {MONITOR_DATABASE}      {WATCHER}  @network  scram-sha-256
 """
 _HBA_NODE: Final = f"""\
 local   all                   all                               peer map={SUPERUSER_MAP}
-hostssl {DATABASE}                {OWNER}  {ADDRESS}/32  scram-sha-256
-hostssl replication,postgres  {REPLICATOR}  {ADDRESS}/32  scram-sha-256
-hostssl postgres              pgautofailover_monitor  {ADDRESS}/32  scram-sha-256
+hostssl {DATABASE}                @roles  @network  scram-sha-256
+hostssl replication,postgres  {REPLICATOR}  @network  scram-sha-256
+hostssl postgres              pgautofailover_monitor  @network  scram-sha-256
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the servers are to find their files and each other, and who comes to them."""
+
+    home: Path
+    address: str
+    """What they listen on."""
+
+    network: str
+    """Where keepers, standbys and engines come from, as pg_hba.conf names it."""
+
+    roles: tuple[str, ...]
+    """Who may connect to the engine's database."""
+
+    superuser: str
+    accounts: tuple[str, ...]
+    """System accounts that are the superuser on their own machine."""
 
 
 def lay_out(place: Place, programs: Programs) -> None:
@@ -71,23 +91,35 @@ def lay_out(place: Place, programs: Programs) -> None:
 
 def write_settings(place: Place) -> None:
     """Write the settings of the place's profile and who may connect; servers reload them."""
-    home, profile, account = place.home, place.memory.profile, place.account
     owner = superuser(place)
+    accounts = tuple(dict.fromkeys((owner, "root")))
+    site = Site(place.home, ADDRESS, f"{ADDRESS}/32", (OWNER,), owner, accounts)
+    for name, text in settings_files(site, place.memory.profile).items():
+        place.account.write(place.home / name, text)
+
+
+def settings_files(site: Site, profile: Profile) -> dict[str, str]:
+    """Return the files that servers include, by name: settings, and who may connect as whom."""
     names = "".join(
-        f"{SUPERUSER_MAP} {name} {role}\n"
-        for name in dict.fromkeys((owner, "root"))
-        for role in (owner, KEEPER)
+        f"{SUPERUSER_MAP} {account} {role}\n"
+        for account in site.accounts
+        for role in (site.superuser, KEEPER)
     )
-    account.write(home / "pg_ident.conf", names)
-    account.write(home / "monitor_hba.conf", _HBA_MONITOR)
-    account.write(home / "node_hba.conf", _HBA_NODE)
-    common = {"listen_addresses": ADDRESS, "ident_file": str(home / "pg_ident.conf")}
-    monitor = common | {"hba_file": str(home / "monitor_hba.conf")}
-    node = common | {"hba_file": str(home / "node_hba.conf")}
+    ident = {"listen_addresses": site.address, "ident_file": str(site.home / "pg_ident.conf")}
+    monitor = ident | {"hba_file": str(site.home / "monitor_hba.conf")}
+    node = ident | {"hba_file": str(site.home / "node_hba.conf")}
     monitor |= chosen(MONITOR_SETTINGS, profile)
     node = dict(TUNED) | chosen(NODE_SETTINGS, profile) | node
-    account.write(home / "monitor.conf", settings_text(monitor))
-    account.write(home / "node.conf", settings_text(node))
+    rules = {"monitor_hba.conf": _HBA_MONITOR, "node_hba.conf": _HBA_NODE}
+    return {
+        "pg_ident.conf": names,
+        "monitor.conf": settings_text(monitor),
+        "node.conf": settings_text(node),
+        **{
+            name: text.replace("@network", site.network).replace("@roles", ",".join(site.roles))
+            for name, text in rules.items()
+        },
+    }
 
 
 def include_settings(place: Place, name: str) -> None:

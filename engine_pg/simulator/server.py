@@ -36,6 +36,7 @@ class Options:
     address: str = LOOPBACK
     base_port: int = 0
     control_port: int = 0
+    control_address: str = LOOPBACK
     ready_file: Path | None = None
     fencing: Literal["all", "none"] = "all"
     memory_gib: int = 64
@@ -74,7 +75,9 @@ class Simulator:
             torn_bytes=journal.torn_bytes,
         )
         self._hosts: dict[int, SimulatedHost] = {}
-        self._control = Control(self._hosts, Port(LOOPBACK, options.control_port), spawn)
+        self._control = Control(
+            self._hosts, Port(options.control_address, options.control_port), spawn
+        )
         for number in range(1, options.hosts + 1):
             spec, port = options.spec(number, seed), options.port(number)
             host = SimulatedHost(spec, memory.host(number), journal, port, spawn)

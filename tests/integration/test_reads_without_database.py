@@ -186,3 +186,21 @@ def test_the_api_answers_reads_with_their_age_and_refuses_writes(fresh_database_
             assert USER in (await node.client.get(f"{API}/users")).text
 
     run(scenario())
+
+
+def test_metrics_are_answered_while_the_database_is_frozen(fresh_database_url):
+    async def scenario():
+        async with (
+            linked(fresh_database_url) as (link, url),
+            Database(url) as db,
+            serving(db, read_wait_s=0.3) as node,
+        ):
+            assert "engine_database_answers 1" in (await node.client.get("/metrics")).text
+            link.freeze()
+            began = boottime()
+            lines = (await node.client.get("/metrics")).text.splitlines()
+            assert boottime() < began + 2.0  # where a connection is waited for 3 s
+            assert "engine_database_answers 0" in lines
+            link.heal()
+
+    run(scenario())
