@@ -13,7 +13,8 @@ import pytest
 import engine_pg
 
 STATEMENT = re.compile(r"\s*(select|insert|update|delete|with)\b", re.IGNORECASE)
-OF_MONITORS = "pgautofailover."  # asked of a formation's monitor: tests/formation has them run
+ELSEWHERE = re.compile(r"pgautofailover\.|\\gexec")
+"""Asked of a monitor, which tests/formation does, or for psql, as in docker-compose.yml."""
 
 
 def statements() -> Iterator[tuple[str, str]]:
@@ -25,7 +26,7 @@ def statements() -> Iterator[tuple[str, str]]:
             for text in texts:
                 if not (name.isupper() and isinstance(text, str) and STATEMENT.match(text)):
                     continue
-                if OF_MONITORS not in text:
+                if not ELSEWHERE.search(text):
                     yield f"{module.name}.{name}", text
 
 
