@@ -238,7 +238,7 @@ class FollowingWorker(Worker):
             await self._give_back()
             await super()._shutdown(side_tasks=side_tasks)
         except (exceptions.ConnectorException, EngineError) as error:
-            # Not an error, and it would hide a cancellation: the commands' rows tell the truth.
+            # Not an error: the commands' rows tell the truth.
             log.info("worker %s leaves its jobs behind: %s", self.worker_id, error)
         finally:
             await utils.cancel_and_capture_errors(side_tasks)

@@ -6,10 +6,11 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from integration.engines import engine, simulated
+from integration.engines import INFLIGHT_S, engine, simulated
 from integration.nodes import eventually, run
 from integration.test_command_halts import ask_cancel, final, running
 
+from engine_pg.clock import boottime
 from engine_pg.commands.migrate_vm import MAINTENANCE
 from engine_pg.commands.parts import shared
 from engine_pg.errors import MemberEnded
@@ -220,6 +221,15 @@ def test_a_migration_is_cancelled_by_whoever_adopts_it(database_url, slow_hosts)
     run(story())
 
 
+def last_received(hosts, method) -> float:
+    """Return when a host received the last call of this method that it was to hold back."""
+    return max(
+        record["received"]
+        for record in hosts.records()
+        if record["kind"] == "call_held" and record["method"] == method
+    )
+
+
 def test_a_vm_that_arrived_before_its_migration_was_cancelled_has_moved(database_url, slow_hosts):
     async def story():
         async with engine(database_url, "a") as a:
@@ -235,6 +245,8 @@ def test_a_vm_that_arrived_before_its_migration_was_cancelled_has_moved(database
                 await on_its_way(slow_hosts, vm)
                 await ask_cancel(a, submission.command_id)
                 view = await final(a, submission)
+                waited_s = boottime() - last_received(slow_hosts, "VM.migrateCancel")
+                assert waited_s >= INFLIGHT_S
             assert view.state == "succeeded", view.error
             assert (await a.row("vm", vm))["host_id"] == other
             assert (slow_hosts.kinds("vm_started", vm), slow_hosts.kinds("vm_stopped", vm)) == (
