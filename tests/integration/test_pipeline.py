@@ -161,6 +161,17 @@ def test_who_gets_no_answer_in_time_loses_the_connection_and_those_behind_with_i
     run(story())
 
 
+def test_the_bound_holds_though_the_loop_tells_nothing_of_the_socket(empty_database_url, run):
+    async def story():
+        async with pipeline(empty_database_url) as (ask, connection, _piped):
+            slow = ask("slow", bound_s=0.2)
+            asyncio.get_running_loop().remove_reader(connection.fileno())
+            with pytest.raises(DatabaseAway):
+                await slow
+
+    run(story())
+
+
 def test_a_backend_that_is_ended_fails_all_that_it_had_to_answer(empty_database_url, run):
     async def story():
         async with pipeline(empty_database_url) as (ask, connection, piped):
