@@ -12,6 +12,7 @@ from typing import Final, LiteralString
 import psycopg
 
 from engine_pg.cluster.batch import BATCH
+from engine_pg.cluster.members import HEARTBEATS
 from engine_pg.db.database import connect
 from engine_pg.db.pipeline import Pipeline
 from engine_pg.db.pooler import refuse_sharing
@@ -72,7 +73,8 @@ class SessionConnection:
         if query is BATCH:
             return {"reply": json.loads(await self._batches.ask(params, bound_s or self._bound_s))}
         self._warnings.clear()
-        statement = self._connection.execute(query, params)
+        # From the first time on: to parse and to plan a heartbeat costs more than to run it.
+        statement = self._connection.execute(query, params, prepare=query in HEARTBEATS or None)
         cursor = await bounded(self._connection, statement, bound_s or self._bound_s)
         row = await cursor.fetchone()
         if self._warnings or row is None:

@@ -54,6 +54,7 @@ select bool_or(member_id = %(member)s and session_number = %(session)s) as compl
        array_agg(member_id) as members, array_agg(renewal) as renewals
   from member where state = 'live'
 """
+HEARTBEATS: Final = frozenset({RENEW, LOOK})
 
 
 _STALLED: Final = 0.5

@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 _POLL_S: Final = 1.0
 _LOOK_OFTEN: Final = 3
-"""So many members, those that joined first, look at the others between their renewals, too."""
+"""So many members, those that joined first, look at the others between their renewals, too.
+
+Not where all renewals, each of which looks, are together as many looks as theirs.
+"""
 DECLARE: Final = "select member_declare(%(member)s, %(weight)s, %(offers)s::text[])"
 HEARD: Final = "select member_drain_heard(%(member)s)"
 
@@ -247,8 +250,7 @@ class Membership:
         before = self.draining
         changed = self.view.take(look)
         if changed:
-            me = self.identity.member_id
-            self.session.looks_often = self.view.is_eldest(me, _LOOK_OFTEN)
+            self.session.looks_often = self._is_to_look_often()
         self._watch.observed(self.view.counters())
         if self.draining != before:
             log.info("draining" if self.draining else "draining no more")
@@ -256,6 +258,12 @@ class Membership:
                 self._ordered.set()
         if "seen" in look:  # what the counters alone tell of the leaders is old
             self.leaders.observed(self.view, changed=changed)
+
+    def _is_to_look_often(self) -> bool:
+        enough = round(_LOOK_OFTEN * self._lease.heartbeat_s / self.session.look_s)
+        if len(self.view.candidates) >= enough:
+            return False
+        return self.view.is_eldest(self.identity.member_id, _LOOK_OFTEN)
 
     def _renewed(self, sent_at: float, acknowledged_at: float) -> None:
         self._watch.renewed(sent_at, acknowledged_at)

@@ -33,6 +33,11 @@ class Identity:
     version: str = ""
     salt: int = 0  # of its advisory keys: they are the database's, shared by all its clusters
 
+    @property
+    def phase(self) -> float:
+        """Which part of a heartbeat passes before its first: those of many are not to meet."""
+        return self.member_id.int % 1024 / 1024
+
     def params(self) -> Record:
         """Return it as the statement of a join takes it."""
         return {

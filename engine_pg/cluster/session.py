@@ -59,7 +59,7 @@ class LockSession(Trust):
         self.measures = measures or Measures()
         self._url = url
         self._heartbeat_s = heartbeat_s
-        self._look_s = min(heartbeat_s / 2, ttl_s / 20)
+        self.look_s = min(heartbeat_s / 2, ttl_s / 20)
         self._owners = owners
         self._connection: SessionConnection | None = None
         self._number = 1
@@ -91,8 +91,8 @@ class LockSession(Trust):
         """Become a member: its row, its first lease, the first session."""
         sent_at = self.clock()
         connection = await self._open()
-        member = self.identity
-        params = member.params() | {"ttl_s": self.ttl_s}
+        identity = self.identity
+        params = identity.params() | {"ttl_s": self.ttl_s}
         try:
             await connection.refuse_sharing(self._url)
             await connection.ask(JOIN, params)
@@ -100,7 +100,7 @@ class LockSession(Trust):
             await connection.close()
             raise
         self._connection = connection
-        self._renewed(sent_at)
+        self._renewed(sent_at, identity.phase)
 
     def leave(self) -> None:
         """Carry nothing more: the member ends itself."""
@@ -148,7 +148,7 @@ class LockSession(Trust):
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
         rung = self._look_at <= 0
         if observe:  # a ring from now on asks for another
-            self._look_at = sent_at + (self._look_s if self.looks_often else self._heartbeat_s)
+            self._look_at = sent_at + (self.look_s if self.looks_often else self._heartbeat_s)
         if not (batch.parts or rung):
             return Sent(batch, sent_at, sync, None)
         asking = self._ask_batch(batch, sync=sync, observe=observe, news=sync or rung)
@@ -270,7 +270,7 @@ class LockSession(Trust):
         self.measures.resumed()
         self._look_at = 0.0
         self._seen = ""  # a crash may have taken back what we saw
-        self._renewed(sent_at)
+        self._renewed(sent_at, self.identity.phase)
         self._owners.resumed(reply["grants"])
         log.info(
             "lock session resumed as number %d with %d grants", self._number, len(reply["grants"])
@@ -284,13 +284,13 @@ class LockSession(Trust):
             await self._connection.close()
             self._connection = None
 
-    def _renewed(self, sent_at: float) -> None:
+    def _renewed(self, sent_at: float, heartbeats: float = 1.0) -> None:
         now = self.clock()
         self.measures.renewal(now - sent_at)
         if 0 < self.trusted_until < now:
             self.measures.paused(now - self.trusted_until)
         self.trust_from(sent_at)
-        self._renew_at = sent_at + self._heartbeat_s
+        self._renew_at = sent_at + self._heartbeat_s * heartbeats
         self._owners.renewed(sent_at, now)
 
     def _end(self, error: MemberEnded) -> None:
