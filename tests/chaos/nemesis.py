@@ -280,11 +280,11 @@ class Nemesis:
             died = not servers.runs(server)
         finally:
             disks.empty(home)
-        await servers.rejoin()
+        hung = not await servers.recovered()
         accepting_at = await servers.until_writable()
         async with await servers.session(WORKERS_DATABASE) as connection:
             await connection.execute(EMPTY)
-        return {"accepting_at": accepting_at, "died": died, "said": said}
+        return {"accepting_at": accepting_at, "died": died, "hung": hung, "said": said}
 
     async def _eat(self, what: str, end: float) -> str:
         """Write until the disk is full or the time over; return what the server said."""

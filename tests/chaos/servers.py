@@ -11,7 +11,7 @@ import psycopg
 from replication import Pair, Server
 
 from engine_pg.clock import boottime
-from engine_pg.errors import Unavailable
+from engine_pg.errors import DatabaseAway, Unavailable
 
 SETTINGS = {
     "fsync": "on",
@@ -73,6 +73,20 @@ class Servers:
     async def rejoin(self) -> None:
         """Make a pair again of whatever is left."""
         await asyncio.to_thread(self._pair.rejoin)
+
+    async def recovered(self) -> bool:
+        """Make a pair again; False: the primary hung in its recovery, and its operator killed it.
+
+        PostgreSQL 18.4 does when its disk was full at the end of a recovery: it neither gives up
+        nor goes on when there is room.
+        """
+        try:
+            await self.rejoin()
+        except DatabaseAway:
+            await asyncio.to_thread(self.primary.kill)
+            await self.rejoin()
+            return False
+        return True
 
     async def stop_primary(self) -> None:
         """Crash the primary."""
