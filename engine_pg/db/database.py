@@ -20,6 +20,7 @@ from psycopg.rows import DictRow
 from engine_pg.clock import boottime
 from engine_pg.db.faults import translated
 from engine_pg.db.hosts import HostConnection
+from engine_pg.db.patience import patient
 from engine_pg.db.tx import Connection, Params, Record, Tx
 from engine_pg.db.wire import KEEPALIVE, bounded, sever
 from engine_pg.errors import DatabaseAway, EngineError, OutcomeUnknown
@@ -124,12 +125,15 @@ class Database:
         async with self.write() as tx:
             await tx.run(query, params)
 
-    async def once(self, query: LiteralString, params: Params | None = None) -> list[Record]:
+    async def once(
+        self, query: LiteralString, params: Params | None = None, *, waits: bool = False
+    ) -> list[Record]:
         """Run one statement that may as well run twice, in one round trip; nobody is rung.
 
-        Raises `OutcomeUnknown` when it warned: its commit may be on this server alone.
+        One that `waits` is not given up while nothing but its commit hangs: for what would only be
+        tried again. Raises `OutcomeUnknown` when it warned: its commit may be on this server alone.
         """
-        connection, cursor = await self._first(partial(self._alone, query, params))
+        connection, cursor = await self._first(partial(self._alone, query, params, waits=waits))
         try:
             return await _rows(cursor)
         finally:
@@ -181,10 +185,19 @@ class Database:
             await bounded(connection, connection.execute(*opening), self._bound_s)
 
     async def _alone(
-        self, query: LiteralString, params: Params | None, connection: HostConnection
+        self,
+        query: LiteralString,
+        params: Params | None,
+        connection: HostConnection,
+        *,
+        waits: bool,
     ) -> psycopg.AsyncCursor[DictRow]:
+        statement = connection.execute(query, params)
         with _warnings(connection) as warned:
-            cursor = await bounded(connection, connection.execute(query, params), self._bound_s)
+            if waits:
+                cursor = await patient(connection, statement, self._bound_s, self.url)
+            else:
+                cursor = await bounded(connection, statement, self._bound_s)
         if warned:
             raise OutcomeUnknown(f"the statement warned: {warned[0]}")
         return cursor

@@ -30,6 +30,8 @@ _SLICE: Final = 50
 """So many changes are applied before others get their turn: a few milliseconds."""
 _AGAIN_S: Final = 0.1
 _AGAIN_MOST_S: Final = 1.0
+_SILENT_S: Final = 2.0
+"""A read of the feed that takes longer: whoever asks meanwhile had better not wait for it."""
 
 
 class Replica:
@@ -57,6 +59,7 @@ class Replica:
         self._proven_at = float("-inf")
         self._noon: tuple[datetime, float] | None = None
         self._away = False
+        self._asked_at: float | None = None
 
     @property
     def view(self) -> View | None:
@@ -65,8 +68,9 @@ class Replica:
 
     @property
     def away(self) -> bool:
-        """Whether the last attempt to reach the database failed."""
-        return self._away
+        """Whether the last attempt to reach the database failed, or is not answered."""
+        silent = self._asked_at is not None and self._clock() - self._asked_at > _SILENT_S
+        return self._away or silent
 
     @property
     def age_s(self) -> float:
@@ -77,9 +81,9 @@ class Replica:
     def standing(self) -> Standing:
         """How the replica stands."""
         if self._view is None:
-            return Standing(None, self._away, {})
+            return Standing(None, self.away, {})
         rows = {rows.table.topic: len(rows) for rows in self._view.rows.values()}
-        return Standing(self.age_s, self._away, rows)
+        return Standing(self.age_s, self.away, rows)
 
     async def passed(self) -> View:
         """Return a view that has all that was committed before the call; raises `EngineError`."""
@@ -121,6 +125,7 @@ class Replica:
         elif not self._away:  # else whoever reads again is served at once
             await self._bell.wait(self._poll_s)
         served, self._waiting = self._waiting, []
+        self._asked_at = self._clock()
         try:
             await self._read(sync=bool(served) or self.age_s > self._poll_s)
         except BaseException as error:
@@ -130,6 +135,8 @@ class Replica:
             else:
                 _fail(served, reason)
             raise
+        finally:
+            self._asked_at = None
         self.figures.barriers += bool(served)
         for waiter in served:
             if not waiter.done():

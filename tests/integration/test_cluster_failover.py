@@ -17,6 +17,7 @@ from integration.test_cluster_resume import (
 from psycopg.rows import dict_row
 
 from engine_pg.clock import boottime
+from engine_pg.cluster.feed.feed import Feed
 from engine_pg.cluster.members import end_member
 from engine_pg.cluster.membership import Lease, Membership
 from engine_pg.cluster.ops import Identity
@@ -40,6 +41,7 @@ select pid, query_start from pg_stat_activity
  where wait_event = 'SyncRep' and datname = %s and query ~* %s
 """
 FENCED, BATCH, SUBMITTED = "^commit", "cluster_batch|member_renew", "^commit|quiet"
+BARRIER = "with stand as"
 WORKED = "select token from work"
 
 
@@ -273,6 +275,47 @@ def test_nobody_is_ended_when_all_commits_stall_for_longer_than_a_ttl(replicated
                 await write_under(one, hold)
             rows = await a.rows("select count(*) as n from member where state = 'live'")
             assert rows == [{"n": 2}]
+
+    with replicated.private_link() as (link, url):
+        run(story(link, url))
+
+
+@pytest.mark.parametrize("server", ["answers", "is silent"])
+def test_while_commits_hang_one_barrier_waits_on_and_only_a_silent_server_is_left(
+    server, replicated
+):
+    bound_s = 0.5
+
+    async def story(link, url):
+        feed = replicated.pair.primary.feed
+        since: dict[object, float] = {}
+
+        async def hangs_for(bounds: int) -> bool:
+            hanging = await in_doubt(replicated, BARRIER)
+            for each in hanging:
+                since.setdefault(each, boottime())
+            return any(boottime() - since[each] > bounds * bound_s for each in hanging)
+
+        async with Database(url, bound_s=bound_s) as db:
+            read = Feed(db, Doorbells(url)).read
+            async with Feed(db, Doorbells(url)).copy() as (_, cursor):
+                pass
+            feed.freeze()
+            reading = asyncio.ensure_future(read(cursor, sync=True))
+            await eventually(lambda: hangs_for(4))
+            assert len(since) == 1
+            if server == "answers":
+                assert not reading.done()
+                feed.heal()
+                assert (await reading).seen.covers(cursor)
+                assert len(since) == 1
+            else:
+                link.freeze()
+                with pytest.raises(DatabaseAway):
+                    await reading
+                link.heal()
+                feed.heal()
+                assert (await read(cursor, sync=True)).seen.covers(cursor)
 
     with replicated.private_link() as (link, url):
         run(story(link, url))

@@ -41,6 +41,21 @@ async def becomes_fresh(node) -> None:
     await eventually(is_fresh, 20)
 
 
+def test_nobody_waits_for_a_database_that_has_been_silent_for_a_while(database_url):
+    async def scenario():
+        async with linked(database_url) as (link, url), replica_of(url, read_wait_s=30) as node:
+            await becomes_fresh(node)
+            link.freeze()
+            waiting = asyncio.ensure_future(node.reads.take())
+            await eventually(lambda: asyncio.sleep(0, node.replica.away))
+            assert not waiting.done()  # nothing has failed yet
+            assert (await asyncio.wait_for(node.reads.take(), 5)).stale_s is not None
+            link.heal()
+            assert (await waiting).stale_s is None
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["cut", "freeze"])
 def test_a_fresh_read_goes_on_and_its_age_grows(database_url, how):
     async def scenario():

@@ -134,7 +134,7 @@ class Feed:
             "topics": None if topics is None else list(topics),
             "limit": self._limit + 1,
         }
-        rows = await self._db.once(READ, params)
+        rows = await self._db.once(READ, params, waits=True)
         seen = place_of(rows[0])
         if seen is None:
             await self._record_epoch()
