@@ -15,7 +15,7 @@ from engine_pg.clock import boottime
 from engine_pg.db.database import connect
 from engine_pg.db.tx import Connection, Params, Record
 from engine_pg.db.wire import bounded
-from engine_pg.errors import Unavailable
+from engine_pg.errors import DatabaseAway, Unavailable
 
 READ_ONLY: Final = "set default_transaction_read_only = on"
 MEMBERS: Final[LiteralString] = """
@@ -79,11 +79,16 @@ class Watch:
         """Return the commands when all of them are there and final, or as they are at the bound."""
         deadline = boottime() + bound_s
         while True:
-            found = await self.commands(ids)
-            open_ = len(set(ids)) - sum(record["final"] for record in found.values())
-            if not open_ or boottime() > deadline:
-                return found
-            tell(open_)
+            try:
+                found = await self.commands(ids)
+            except DatabaseAway:  # the connection is from before a restart
+                if boottime() > deadline:
+                    raise
+            else:
+                open_ = len(set(ids)) - sum(record["final"] for record in found.values())
+                if not open_ or boottime() > deadline:
+                    return found
+                tell(open_)
             await asyncio.sleep(10 * POLL_S)
 
     async def busiest(self, least: int, bound_s: float) -> Record:
