@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from uuid import UUID
 
 from typing_extensions import override
@@ -27,18 +27,23 @@ class Mode(StrEnum):
     SHARED = "shared"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LockKey:
-    """What a lock is about: a kind (`host`, `vm`, `vm.name`, ...) and an id within it."""
-
+class _Key(NamedTuple):
     kind: str
     id: str
 
-    def __post_init__(self) -> None:
-        _check("a lock's kind", self.kind, KIND_LIMIT)
-        _check("a lock's id", self.id, ID_LIMIT)
-        if not (self.kind and self.id):
+
+class LockKey(_Key):
+    """What a lock is about: a kind (`host`, `vm`, `vm.name`, ...) and an id within it."""
+
+    __slots__ = ()  # a tuple, whose hash is not Python's to compute: it is asked for all the time
+
+    def __new__(cls, kind: str, id: str) -> Self:  # noqa: A002 - as the field is called
+        """Make a key; raises `Invalid` for what the database would refuse."""
+        _check("a lock's kind", kind, KIND_LIMIT)
+        _check("a lock's id", id, ID_LIMIT)
+        if not (kind and id):
             raise Invalid("a lock's key has a kind and an id")
+        return super().__new__(cls, kind, id)
 
     @override
     def __str__(self) -> str:
