@@ -86,6 +86,8 @@ async def _ready(stage: Stage) -> None:
             holds, worked = stage.noted(who, "holds"), stage.noted(who, "worked")
             if not holds or not worked or worked[-1]["at"] < holds[-1]["at"]:
                 return False
+        if not all(stage.noted(who, "acknowledged") for who in judge.WRITERS):
+            return False
         got = stage.noted("far holder", "got")
         ended = stage.noted("far holder", "ended")
         inherited = stage.noted("near holder", "got")

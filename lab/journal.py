@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,32 @@ class Journal:
         self._stream.write(json.dumps({"at": boottime(), "what": what, **facts}) + "\n")
 
 
-def entries(path: Path, what: str = "") -> list[Entry]:
-    """Return what was noted so far, of one kind or all; a line that is being written is not."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    found: list[Entry] = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [entry for entry in found if what in ("", entry["what"])]
+class Journals:
+    """Reads what others note, each line once, however often it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, int] = {}
+        self._entries: dict[str, dict[str, list[Entry]]] = {}
+
+    def path(self, who: str) -> Path:
+        """Return where somebody notes."""
+        return self._folder / f"{who}.journal"
+
+    def noted(self, who: str, what: str, *, since: float = 0.0) -> list[Entry]:
+        """Return what somebody noted of one kind, from a time on."""
+        some = self._caught_up(who).get(what, [])
+        return some[bisect_left(some, since, key=lambda entry: entry["at"]) :]
+
+    def _caught_up(self, who: str) -> dict[str, list[Entry]]:
+        kinds = self._entries.setdefault(who, defaultdict(list))
+        if self.path(who).exists():
+            with self.path(who).open("rb") as stream:
+                stream.seek(self._read.get(who, 0))
+                for line in stream:
+                    if not line.endswith(b"\n"):  # it is being written
+                        break
+                    self._read[who] = self._read.get(who, 0) + len(line)
+                    entry: Entry = json.loads(line)
+                    kinds[entry["what"]].append(entry)
+        return kinds

@@ -18,7 +18,7 @@ from lab.seen import Failover
 from lab.stage import APART, Stage
 
 HOLDERS: Final = ("near holder", "far holder")
-_WRITERS: Final = ("near writer", "far writer")
+WRITERS: Final = ("near writer", "far writer")
 _WRITTEN: Final[LiteralString] = "select writer, number from lab_write"
 _TOKENS: Final[LiteralString] = """
 select token from lock_grant
@@ -45,7 +45,7 @@ async def violations(stage: Stage, seen: Failover, before: Mapping[str, Entry]) 
 async def lost(stage: Stage) -> int:
     """Return how many acknowledged writes are not there."""
     noted = {
-        (who, entry["number"]) for who in _WRITERS for entry in stage.noted(who, "acknowledged")
+        (who, entry["number"]) for who in WRITERS for entry in stage.noted(who, "acknowledged")
     }
     async with stage.database() as database, database.read() as tx:
         there = {(row["writer"], row["number"]) for row in await tx.all(_WRITTEN)}

@@ -33,7 +33,7 @@ from engine_pg.formation.place import MONITOR, Place
 from engine_pg.formation.state import FormationState, look
 from engine_pg.formation.switching import PROVE
 from lab import holder, writer
-from lab.journal import Entry, entries
+from lab.journal import Entry, Journals
 from lab.machines import ELSEWHERE, Machines
 
 CLIENTS: Final = "clients"
@@ -69,6 +69,7 @@ class Stage:
         self.formation: Formation = stack.formation
         self.target = Target(stack.state)
         self._folder = folder
+        self._journals = Journals(folder)
         self._stack = stack
 
     @property
@@ -78,8 +79,7 @@ class Stage:
 
     def noted(self, who: str, what: str, *, since: float = 0.0) -> list[Entry]:
         """Return what a client has noted."""
-        found = entries(self._folder / f"{who}.journal", what)
-        return [entry for entry in found if entry["at"] >= since]
+        return self._journals.noted(who, what, since=since)
 
     def database(self) -> Database:
         """Return the database that all are on."""
@@ -115,7 +115,7 @@ class Stage:
 
     async def client(self, name: str, machine: str, module: str, *words: str) -> Client:
         """Start a client of the database on a machine."""
-        given = (module, self._stack.database_url, str(self._folder / f"{name}.journal"), name)
+        given = (module, self._stack.database_url, str(self._journals.path(name)), name)
         return await client(self._folder, self.machines.inside(machine), *given, *words)
 
 

@@ -26,7 +26,7 @@ from engine_pg.db.database import connect
 from engine_pg.db.urls import libpq_url
 from engine_pg.db.wire import bounded
 from engine_pg.errors import EngineError
-from lab.journal import Journal, entries
+from lab.journal import Journal
 
 TABLE: Final = """
 create table if not exists lab_write (
@@ -51,11 +51,10 @@ class Writer:
     """Commits one number after the other; whatever is acknowledged is noted with its beginning."""
 
     def __init__(self, url: str, journal: Path, name: str) -> None:
-        first = max((entry["number"] for entry in entries(journal, "acknowledged")), default=0)
         self._url = make_conninfo(libpq_url(url), **_TIMEOUTS)
         self._name = name
         self._journal = Journal(journal)
-        self._numbers = itertools.count(first + 1_000_000)  # none twice, whatever was in doubt
+        self._numbers = itertools.count(1)
 
     async def ours(self) -> None:
         """Write as the engine does, until cancelled."""
