@@ -78,8 +78,10 @@ class Failover:
 
     def _resumed(self, stage: Stage) -> float:
         """Return how long after the new primary took writes work under locks went on."""
-        worked = stage.noted("near holder", "worked", since=self.began)
-        after = [entry["at"] for entry in worked if entry["began"] >= self.done]
+        orderly = self.kind == "switchover"  # the old primary works until shortly before
+        since = self.writable if orderly else self.began
+        worked = stage.noted("near holder", "worked", since=since)
+        after = [entry["at"] for entry in worked if orderly or entry["began"] >= self.done]
         return max(0.0, min(after) - self.writable)
 
 

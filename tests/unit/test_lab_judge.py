@@ -103,3 +103,9 @@ def test_figures_are_of_the_side_that_goes_on():
     assert figures["writable_s"] == 3.5
     assert figures["resume_s"] == 0.7
     assert figures["read_gap_s"] == 2.0
+
+
+def test_work_before_the_new_primary_of_a_switchover_is_none_that_went_on():
+    worked = [("worked", {"at": at, "began": at - 0.1}) for at in (100.5, 103.2, 103.9)]
+    found = Failover("switchover", "node1", began=100.0, done=100.0, writable=103.5, whole=106.0)
+    assert found._resumed(Notes(near_holder=worked)) == pytest.approx(0.4)
