@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from engine_pg.errors import Unavailable
@@ -58,6 +58,15 @@ async def make_place(name: str, number: int) -> None:
     for interface in ("lo", "eth0"):
         await run(*within, "link", "set", interface, "up")
     await run(*inside(name, "sh", "-c", _ROUTE_LOCAL))
+
+
+def fresh_faults(chains: Mapping[str, str]) -> Iterator[str]:
+    """Yield rules that make the table of what the bridge drops anew, with empty chains."""
+    yield "table bridge faults"
+    yield "delete table bridge faults"
+    yield "add table bridge faults"
+    for name, hook in chains.items():
+        yield f"add chain bridge faults {name} {{ type filter hook {hook} priority 0; }}"
 
 
 async def nft(rules: str, within: Sequence[str] = ()) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lab.links import OUTSIDE, WAYS, address_of, inside, make_bridge, make_place, nft
+from lab.links import OUTSIDE, WAYS, address_of, fresh_faults, inside, make_bridge, make_place, nft
 
 ELSEWHERE: Final = "outside"
 """The name of the outside, in cuts."""
@@ -92,12 +92,10 @@ class Machines:
         await nft("\n".join(self._dropped()))
 
     def _dropped(self) -> Iterator[str]:
-        yield "table bridge faults"
-        yield "delete table bridge faults"
-        yield "add table bridge faults"
-        for hook in ("prerouting", "output"):
-            yield f"add chain bridge faults {hook} {{ type filter hook {hook} priority 0; }}"
+        chains = {"in": "prerouting", "out": "output"}
+        yield from fresh_faults(chains)
+        for chain in chains:
             for one, other in sorted(self._cuts):
                 near, far = self._address(one), self._address(other)
                 for source, target in ((near, far), (far, near)):
-                    yield f"add rule bridge faults {hook} ip saddr {source} ip daddr {target} drop"
+                    yield f"add rule bridge faults {chain} ip saddr {source} ip daddr {target} drop"

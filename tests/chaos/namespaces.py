@@ -26,6 +26,7 @@ from lab.links import (
     OUTSIDE,
     WAYS,
     address_of,
+    fresh_faults,
     inside,
     make_bridge,
     make_place,
@@ -158,11 +159,7 @@ class Namespaces:
         await nft("\n".join(self._dropped()))
 
     def _dropped(self) -> Iterator[str]:
-        yield "table bridge faults"
-        yield "delete table bridge faults"
-        yield "add table bridge faults"
-        for way, hook in (("up", "prerouting"), ("down", "output")):
-            yield f"add chain bridge faults {way} {{ type filter hook {hook} priority 0; }}"
+        yield from fresh_faults({"up": "prerouting", "down": "output"})
         for place in self._places.values():
             for way, near, far in (("up", "saddr", "daddr"), ("down", "daddr", "saddr")):
                 rule = f"add rule bridge faults {way} ip {near} {place.address}"
