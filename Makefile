@@ -7,7 +7,7 @@ IN_LANES = $(if $(filter-out 0 1,$(LANES)),-n $(LANES) --dist loadgroup)
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands soak-jobs secrets compose-test clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands soak-jobs soak-failovers secrets compose-test clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ soak-commands: $(VENV)/.dev ## Kill, freeze and cut off a node at every boundary
 
 soak-jobs: $(VENV)/.dev ## 10,000 commands while PostgreSQL restarts and nodes die; SEED=1 ARGS=...
 	@PYTHONPATH=tests $(BIN)/python -m jobstorm --seed $(or $(SEED),1) $(ARGS)
+
+soak-failovers: $(VENV)/.dev ## Failovers in a row on machines of their own, killed, frozen, cut off; N=50 SEED=1 ARGS=...
+	@$(BIN)/python -m lab --count $(or $(N),50) --seed $(or $(SEED),1) \
+		--results .state/failovers.jsonl --report .state/failovers.md $(ARGS)
 
 secrets: ## Make passwords and certificates for docker-compose.yml, once (needs openssl)
 	@deploy/secrets

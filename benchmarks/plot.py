@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plot FILE.json`: draw a report of `benchmarks.locks` as SVG files."""
+"""`python -m benchmarks.plot FILE.json`: draw what `benchmarks.locks` or `.failover` reported."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def charts(report: Mapping[str, Any]) -> dict[str, Chart]:
         found["handover"] = _handover(report)
     if any(_measured(report, part) for part in TAKEOVERS):
         found["takeover"] = _takeover(report)
+    if "three_nodes" in report:
+        found["failover"] = _failover(report)
     return found
 
 
@@ -108,10 +110,31 @@ def _takeover(report: Mapping[str, Any]) -> Chart:
     )
 
 
+def _failover(report: Mapping[str, Any]) -> Chart:
+    series = {
+        "two data nodes": report["faults"],
+        "three data nodes": report["three_nodes"],
+        "by default, a plain client": report["default"],
+    }
+    bars = {
+        (name, kind): Bar(each["write_gap_p50_s"], max(each["write_gap_s"]))
+        for name, faults in series.items()
+        for kind, each in faults.items()
+    }
+    return Chart(
+        "A primary is lost: seconds without an acknowledged write (less is better)",
+        "bar: median, line: the longest; logarithmic",
+        "s",
+        groups=list(report["faults"]),
+        series=list(series),
+        bars=bars,
+    )
+
+
 def main() -> None:
     """Draw what the file has."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
-    parser.add_argument("file", type=Path, help="what `benchmarks.locks --json` wrote")
+    parser.add_argument("file", type=Path, help="what --json wrote")
     parser.add_argument("--to", type=Path, default=DOCS, metavar="FOLDER", help="docs/benchmarks")
     given = parser.parse_args()
     given.to.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "engine_pg").rglob("*.py"))
 PYTHON = sorted(
     path
-    for top in ("engine_pg", "alembic", "benchmarks", "tests")
+    for top in ("engine_pg", "alembic", "benchmarks", "lab", "tests")
     for path in (ROOT / top).rglob("*.py")
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

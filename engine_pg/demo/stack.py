@@ -32,7 +32,7 @@ from engine_pg.demo.process import Process
 from engine_pg.demo.rest import Client
 from engine_pg.demo.state import Ports, StateFolder
 from engine_pg.errors import Conflict, Invalid, NotFound, Unavailable
-from engine_pg.formation import Formation, Plan
+from engine_pg.formation import Formation, Inside, Plan, here
 from engine_pg.settings import load_settings
 from engine_pg.supervisor import Background, uninterrupted
 
@@ -56,6 +56,7 @@ class Options:
     fencing: Literal["all", "none"] = "all"
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     formation: Plan | None = None  # a database that survives its primary, instead of one server
+    inside: Inside = here  # what commands of each part, the formation's too, begin with
 
 
 class Stack:
@@ -71,7 +72,7 @@ class Stack:
         if options.formation is not None:
             if self.database_url:
                 raise Invalid("ENGINE_DATABASE_URL names a database: there is none to be made")
-            self.formation = Formation(state.formation)
+            self.formation = Formation(state.formation, options.inside)
         elif not self.database_url:
             self.embedded = EmbeddedPostgres(state.postgres)
         self._tell = tell
@@ -210,7 +211,7 @@ class Stack:
                 own["ENGINE_MONITOR_URL"] = self.formation.monitor_url()
             yield Process(
                 name,
-                [*program, "serve"],
+                [*self.options.inside(name), *program, "serve"],
                 self._tell,
                 self._describe,
                 env=inherited | own,

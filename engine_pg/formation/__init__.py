@@ -12,7 +12,8 @@ Does not promise: to survive the loss of this machine; on several machines the s
 laid out by whoever installs them there. Linux only, for it finds processes by their folders.
 """
 
-from engine_pg.formation.formation import Formation
+from engine_pg.formation.autoctl import Inside
+from engine_pg.formation.formation import Formation, here
 from engine_pg.formation.place import Plan
 
-__all__ = ["Formation", "Plan"]
+__all__ = ["Formation", "Inside", "Plan", "here"]

@@ -8,6 +8,7 @@ twice, as libpq and as its own tests do.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,9 @@ from engine_pg.formation.profiles import chosen
 from engine_pg.formation.programs import Programs
 
 _TAIL_LINES: Final = 6
+Inside = Callable[[str], tuple[str, ...]]
+"""What a command begins with that is to be run on the machine of the monitor or of a node."""
+
 _APART: Final = 'exec setsid --fork "$2" run --pgdata "$3" >>"$1" 2>&1'
 """A session of its own, so that the terminal's Ctrl-C is not its, and nobody's child."""
 
@@ -26,9 +30,10 @@ _APART: Final = 'exec setsid --fork "$2" run --pgdata "$3" >>"$1" 2>&1'
 class Autoctl:
     """The calls of pg_autoctl that a formation needs; what goes wrong raises `Unavailable`."""
 
-    def __init__(self, place: Place, programs: Programs) -> None:
+    def __init__(self, place: Place, programs: Programs, inside: Inside) -> None:
         self._place = place
         self._programs = programs
+        self._inside = inside
 
     def create(self, name: str) -> None:
         """Make the monitor, or a node: the first one is the primary, the next ones copy it."""
@@ -46,7 +51,11 @@ class Autoctl:
         if name == MONITOR:
             settings = {"postgresql.listen_addresses": ADDRESS}
         for setting, value in settings.items():
-            self._call(name, "config", "set", setting, value)
+            self.assign(name, setting, value)
+
+    def assign(self, name: str, setting: str, value: str) -> None:
+        """Write one of its own settings down; it takes it over at a start, or a SIGHUP."""
+        self._call(name, "config", "set", setting, value)
 
     def start(self, name: str) -> None:
         """Start the monitor or a keeper with its server, none of which runs; it outlives us."""
@@ -85,6 +94,7 @@ class Autoctl:
         try:
             return place.account.run(
                 *command,
+                inside=self._inside(name),
                 cwd=place.room(name),
                 env={
                     "PATH": self._programs.path,

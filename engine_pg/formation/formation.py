@@ -19,7 +19,7 @@ from engine_pg.formation.access import (
     set_up_watcher,
 )
 from engine_pg.formation.asking import ask
-from engine_pg.formation.autoctl import Autoctl
+from engine_pg.formation.autoctl import Autoctl, Inside
 from engine_pg.formation.layout import include_settings, lay_out
 from engine_pg.formation.place import KEEPER, MONITOR, REPLICATOR, Place, Plan, laid_out, opened
 from engine_pg.formation.processes import ask_to_stop, gone, processes_in, signal_all
@@ -37,17 +37,23 @@ _CHECKPOINT_S: Final = 30.0
 Tell = Callable[[str], None]
 
 
+def here(_: str) -> tuple[str, ...]:
+    """Say that the monitor and all nodes are on this machine."""
+    return ()
+
+
 class Formation:
     """A monitor and its data nodes in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inside: Inside = here) -> None:
         self._folder = folder.absolute()
+        self._inside = inside
 
     def up(self, plan: Plan, tell: Tell) -> FormationState:
         """Start all, or adopt what runs; returns when every node is where it belongs."""
         found = programs()
         place = laid_out(self._folder, plan)
-        autoctl = Autoctl(place, found)
+        autoctl = Autoctl(place, found, self._inside)
         if not place.memory.complete:
             self._clear(place)
         lay_out(place, found)
@@ -84,7 +90,7 @@ class Formation:
         """Start the monitor or a node again, after it died or was stopped."""
         place = self.place()
         if not processes_in(place.room(name)):
-            Autoctl(place, programs()).start(name)
+            Autoctl(place, programs(), self._inside).start(name)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to all processes of the monitor or of a node."""

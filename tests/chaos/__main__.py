@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from chaos.conductor import Wanted, conduct, plan
-from chaos.enclosure import enclosed, refusal
 from chaos.report import report
 from chaos.schedule import KINDS
 from engine_pg.clock import boottime
+from lab.enclosure import enclosed, refusal
 
 PIECE_SEEDS = 1000
 

@@ -21,24 +21,24 @@ from dataclasses import dataclass, field
 
 from chaos.network import CONDUCTOR, Harm
 from engine_pg.errors import Unavailable
+from lab.links import (
+    NETWORK,
+    OUTSIDE,
+    WAYS,
+    address_of,
+    fresh_faults,
+    inside,
+    make_bridge,
+    make_place,
+    nft,
+    run,
+)
 
-NETWORK = "10.77"
-OUTSIDE = f"{NETWORK}.0.254"  # the conductor's side
 DATABASE = f"{NETWORK}.0.253"
 DATABASE_PORT = 5432
 CONDUCTOR_PORT = 5  # of 127.0.0.1, for the conductor
-BRIDGE = "outside"
-PER_NET = 250
 BOUND_S = 10.0
 
-TABLES = """
-table ip ways {
-  chain in { type nat hook prerouting priority -100; }
-  chain at { type nat hook input priority 100; ip daddr 127.0.0.1 iifname != lo snat to 127.0.0.1; }
-  chain out { type nat hook output priority -100; }
-  chain off { type nat hook postrouting priority 100; ip saddr 127.0.0.1 oifname != lo masquerade; }
-}
-"""
 INSIDE = """
 add rule ip ways in ip daddr {address} dnat to 127.0.0.1
 add rule ip ways out ip daddr 127.0.0.1 tcp dport != {listens} dnat to {outside}
@@ -58,7 +58,7 @@ class Place:
 
     @property
     def address(self) -> str:
-        return f"{NETWORK}.{1 + self.number // PER_NET}.{1 + self.number % PER_NET}"
+        return address_of(self.number)
 
 
 class Namespaces:
@@ -78,7 +78,7 @@ class Namespaces:
     async def open(self, link: str, *, target: int, listens: int = 0) -> None:
         """Make a link to a port of this machine; its process may listen on a port for others."""
         if not self._places and not self._conductor:
-            await self._begin()
+            await make_bridge(OUTSIDE, DATABASE)
         if link == CONDUCTOR:
             self._conductor = target
         else:
@@ -95,7 +95,7 @@ class Namespaces:
         """Return a command as it is to be run by whoever uses the link."""
         if link == CONDUCTOR:
             return list(command)
-        return ["nsenter", f"--net=/run/netns/{link}", *command]
+        return inside(link, *command)
 
     async def route(self, link: str, target: int) -> None:
         """Lead new connections to another port."""
@@ -125,38 +125,21 @@ class Namespaces:
         if reset:
             host, port = self.address(link)
             found = ["state", "established", "dst", host, "dport", "=", f"{port}"]
-            await _run(*self.inside(link, ["ss", "--kill", "--tcp", *found]))
+            await run(*self.inside(link, ["ss", "--kill", "--tcp", *found]))
 
     async def close(self) -> None:
         """Take everything down."""
         for place in self._places.values():
             await self._shorten(place)
 
-    async def _begin(self) -> None:
-        await _run("ip", "link", "add", BRIDGE, "type", "bridge")
-        for address in (OUTSIDE, DATABASE):
-            await _run("ip", "address", "add", f"{address}/16", "dev", BRIDGE)
-        await _run("ip", "link", "set", BRIDGE, "up")
-        await _run("sh", "-c", ROUTE_LOCAL)
-        await _nft(TABLES)
-
     async def _make(self, place: Place) -> None:
-        name, port = place.name, f"place-{place.number}"
-        peer = ("peer", "name", "eth0", "netns", name)
-        await _run("ip", "netns", "add", name)
-        await _run("ip", "link", "add", port, "type", "veth", *peer)
-        await _run("ip", "link", "set", port, "master", BRIDGE, "up")
-        within = ("ip", "-netns", name)
-        await _run(*within, "address", "add", f"{place.address}/16", "dev", "eth0")
-        for interface in ("lo", "eth0"):
-            await _run(*within, "link", "set", interface, "up")
-        await _run(*self.inside(name, ["sh", "-c", ROUTE_LOCAL]))
+        await make_place(place.name, place.number)
         rules = INSIDE.format(address=place.address, listens=place.listens, outside=OUTSIDE)
-        await _nft(TABLES + rules, self.inside(name, []))
+        await nft(WAYS + rules, inside(place.name))
 
     async def _lead(self) -> None:
         """Lead new connections to where they belong now; those that stand stay where they are."""
-        await _nft("\n".join(self._led()))
+        await nft("\n".join(self._led()))
 
     def _led(self) -> Iterator[str]:
         yield "flush chain ip ways in"
@@ -173,14 +156,10 @@ class Namespaces:
 
     async def _drop(self) -> None:
         """Drop, from now on, what is to be dropped and nothing else."""
-        await _nft("\n".join(self._dropped()))
+        await nft("\n".join(self._dropped()))
 
     def _dropped(self) -> Iterator[str]:
-        yield "table bridge faults"
-        yield "delete table bridge faults"
-        yield "add table bridge faults"
-        for way, hook in (("up", "prerouting"), ("down", "output")):
-            yield f"add chain bridge faults {way} {{ type filter hook {hook} priority 0; }}"
+        yield from fresh_faults({"up": "prerouting", "down": "output"})
         for place in self._places.values():
             for way, near, far in (("up", "saddr", "daddr"), ("down", "daddr", "saddr")):
                 rule = f"add rule bridge faults {way} ip {near} {place.address}"
@@ -202,13 +181,13 @@ class Namespaces:
         async with asyncio.timeout(BOUND_S):
             if not await place.wire.stdout.readline():
                 raise Unavailable("there is no slow wire")
-        await _run("ip", "link", "set", near, "netns", place.name)
+        await run("ip", "link", "set", near, "netns", place.name)
         within = ("ip", "-netns", place.name)
-        await _run(*within, "link", "set", near, "up")
-        await _run("ip", "link", "set", far, "up")
+        await run(*within, "link", "set", near, "up")
+        await run("ip", "link", "set", far, "up")
         source = ("src", place.address)
-        await _run(*within, "route", "add", f"{DATABASE}/32", "dev", near, *source)
-        await _run("ip", "route", "add", f"{place.address}/32", "dev", far, "src", OUTSIDE)
+        await run(*within, "route", "add", f"{DATABASE}/32", "dev", near, *source)
+        await run("ip", "route", "add", f"{place.address}/32", "dev", far, "src", OUTSIDE)
 
     async def _shorten(self, place: Place) -> None:
         """Take a slow wire away: its interfaces go, and the routes with them."""
@@ -217,23 +196,3 @@ class Namespaces:
                 place.wire.kill()
             await place.wire.wait()
             place.wire = None
-
-
-ROUTE_LOCAL = "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"
-
-
-async def _nft(rules: str, inside: Sequence[str] = ()) -> None:
-    await _run(*inside, "nft", "--file", "-", said=rules)
-
-
-async def _run(*command: str, said: str = "") -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(BOUND_S):
-        told, _ = await process.communicate(said.encode())
-    if process.returncode:
-        raise Unavailable(f"{' '.join(command)}: {told.decode().strip()}")

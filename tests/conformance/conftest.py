@@ -12,12 +12,12 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from chaos.enclosure import refusal
 
 from engine_pg.clock import boottime
 from engine_pg.hosts.domain import DomainSpec, domain_xml
 from engine_pg.hosts.driver import HostDriver
 from engine_pg.hosts.vdsm.client import VdsmDriver
+from lab.enclosure import refusal
 
 START_S = 20.0
 WHY_NOT = refusal() if os.geteuid() == 0 else "only root may make namespaces"

@@ -12,7 +12,7 @@ from replication import title_of, until
 
 RUN = """
 import os, subprocess, sys, time
-from chaos.enclosure import enclosed
+from lab.enclosure import enclosed
 
 def run():
     subprocess.run(["ip", "netns", "add", "engine-pg-trial"], check=True)

@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from chaos.enclosure import enclosed, refusal
 from chaos.namespaces import Namespaces
 from chaos.network import CONDUCTOR, Harm, Network
 from chaos.relay import Relays
 
 from engine_pg.clock import boottime
+from lab.enclosure import enclosed, refusal
 
 CLIENT = """
 import os, socket, sys, threading

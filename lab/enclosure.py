@@ -15,12 +15,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, TextIO
 
-LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
 NEW_MOUNTS, NEW_PROCESSES, NEW_NETWORK = 0x00020000, 0x20000000, 0x40000000
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
-PROGRAMS = ("ip", "nft", "ss", "nsenter", "mount")
-TRIAL = """
+DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
+PROGRAMS: Final = ("ip", "nft", "ss", "nsenter", "mount")
+TRIAL: Final = """
 set -e
 ip netns add trial
 ip link add trial type bridge
@@ -76,7 +77,7 @@ def _enter() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _try_out(pipe: object) -> int:
+def _try_out(pipe: TextIO) -> int:
     _furnish()
     done = subprocess.run(["sh", "-c", TRIAL], check=False, capture_output=True, text=True)
     print(done.stderr, end="", file=pipe, flush=True)
@@ -121,8 +122,8 @@ def _forked(run: Callable[[], int]) -> int:
         signal.signal(number, signal.SIG_DFL)
     try:
         code = run()
-    except BaseException:  # noqa: BLE001 - nothing may unwind past a fork
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 - nothing may unwind past a fork
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
