@@ -11,15 +11,16 @@ from engine_pg.formation import shown
 from engine_pg.formation.commits import Hang, hang_among, pairs, reason
 from engine_pg.formation.kept import FormationRow, signature
 from engine_pg.formation.state import FormationState, NodeState, assembled
-from engine_pg.singletons.formation_watch import (
+from engine_pg.singletons.formation_events import (
     MONITOR_AWAY,
     MONITOR_BACK,
     PRIMARY_CHANGED,
     PROTECTED,
     UNPROTECTED,
-    Look,
     changes,
+    was_unalarmed,
 )
+from engine_pg.singletons.formation_watch import Look
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SELF = {
@@ -100,24 +101,42 @@ def codes(before, after):
     return [event.code for event in changes(before, after)]
 
 
+ALONE = state_of(
+    [
+        PRIMARY | {"state": "demoted", "goal": "catchingup"},
+        STANDBY | {"state": "wait_primary", "goal": "wait_primary", "timeline": 2},
+    ],
+    SELF | {"standby_names": ""},
+    "node2",
+)
+
+
 def test_each_change_is_told_and_no_change_is_not():
-    alone = state_of(
-        [
-            PRIMARY | {"state": "demoted", "goal": "catchingup"},
-            STANDBY | {"state": "wait_primary", "goal": "wait_primary", "timeline": 2},
-        ],
-        SELF | {"standby_names": ""},
-        "node2",
-    )
     away = replace(WHOLE, monitor="away")
     assert codes(row_of(WHOLE), WHOLE) == []
-    assert codes(row_of(WHOLE), alone) == [PRIMARY_CHANGED, UNPROTECTED]
-    assert codes(row_of(alone), WHOLE) == [PRIMARY_CHANGED, PROTECTED]
+    assert codes(row_of(WHOLE), ALONE) == [PRIMARY_CHANGED, UNPROTECTED]
+    assert codes(row_of(ALONE), WHOLE) == [PRIMARY_CHANGED, PROTECTED]
     assert codes(row_of(WHOLE), away) == [MONITOR_AWAY]
     assert codes(row_of(away), away) == []
     assert codes(row_of(away), WHOLE) == [MONITOR_BACK]
-    [first, _] = changes(row_of(WHOLE), alone)
+    [first, _] = changes(row_of(WHOLE), ALONE)
     assert "node2 now, on timeline 2; it was node1" in first.description
+
+
+def test_a_planned_switchover_alarms_nobody_unless_the_standby_stays_away_after_it():
+    during = list(changes(row_of(WHOLE), ALONE, planned=True))
+    assert [(event.code, event.severity) for event in during] == [
+        (PRIMARY_CHANGED, "normal"),
+        (UNPROTECTED, "normal"),
+    ]
+    assert all("planned switchover" in event.description for event in during)
+    assert list(changes(row_of(ALONE), ALONE, planned=True, unalarmed=True)) == []
+    [after] = changes(row_of(ALONE), ALONE, unalarmed=True)
+    assert (after.code, after.severity) == (UNPROTECTED, "alert")
+    assert was_unalarmed({"code": UNPROTECTED, "severity": "normal"})
+    assert not was_unalarmed({"code": UNPROTECTED, "severity": "alert"})
+    assert not was_unalarmed({"code": PROTECTED, "severity": "normal"})
+    assert not was_unalarmed(None)
 
 
 def test_positions_and_seconds_alone_are_no_change_of_state():
