@@ -149,6 +149,8 @@ def test_no_role_may_more_than_it_is_for(ground):
         ("engine_owner", "create table anything (i integer); drop table anything", None),
         ("engine_owner", "create role anybody", NOT_ALLOWED),
         ("engine_runtime", "select * from vm", None),
+        ("engine_runtime", "checkpoint", None),
+        ("engine_read", "checkpoint", NOT_ALLOWED),
         ("engine_runtime", "create table anything (i integer)", NOT_ALLOWED),
         ("engine_monitor", "select * from vm", NOT_ALLOWED),
     ],
