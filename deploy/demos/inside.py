@@ -28,7 +28,7 @@ from engine_pg.db.urls import libpq_url
 from engine_pg.db.wire import bounded
 from engine_pg.demo.kill_node import Takeover
 from engine_pg.demo.rest import Client, Heard
-from engine_pg.demo.restart_database import FIRST_WORK, HELD, Held
+from engine_pg.demo.restart_database import FIRST_WORK, HELD, NOW, Held
 from engine_pg.demo.stack import ADMIN
 from engine_pg.demo.state import StateFolder
 from engine_pg.demo.story import Scene, play
@@ -44,6 +44,12 @@ DATABASES: Final = ("node1", "node2")
 HOST_PORTS: Final = (54321, 54322, 54323)
 BEAT: Final[LiteralString] = """
 select pg_logical_emit_message(true, 'demo', 'beat'), clock_timestamp() as now
+"""
+REVISION: Final = "select version_num as revision from alembic_version"
+ALARMS: Final[LiteralString] = """
+select description from (select severity, description, at from event
+   union all select severity, description, at from event_inbox) as e
+ where severity = 'alert' and at > %(since)s
 """
 _VMS: Final = 8
 _BEAT_S: Final = 0.02
@@ -245,6 +251,9 @@ SCENARIOS: Final = {
         "cut the primary off, alive", ("primary",), "cut", "join", 10.0, moves=True
     ),
     "switchover": Scenario("a planned switchover", (), "switchover", "", 2.0, moves=True),
+    "upgrade-schema": Scenario(
+        "upgrade the schema and the engines from the version before", ENGINES, "upgrade"
+    ),
     "monitor-away": Scenario("kill the monitor", ("monitor",), "kill", "start"),
     "standby-away": Scenario("kill the standby", ("standby",), "kill", "start", 10.0),
     "kill-engine-and-primary": Scenario(
@@ -287,15 +296,14 @@ class Play:
         began = boottime()
         takeover = Takeover(scene.watch, busiest["member_id"])
         self._outside.tell(f"{scenario.about}: {', '.join(victims) or primary}")
-        await self._do(victims)
-        figures: list[Figure] = []
+        figures = await self._do(scene, victims)
         if scenario.moves:
             ack = await writer.first(began, other_than=primary)
             self._outside.tell(f"{ack.host} takes writes after {ack.at_s - began:.1f} s")
             figures += await _resumed(scene, ack)
         if "engine" in scenario.victims:
             figures += await self._taken_over(takeover, busiest, writer.gap_s(began))
-        elif scenario.fault != "restart" and not scenario.moves:
+        elif scenario.fault not in ("restart", "upgrade") and not scenario.moves:
             await asyncio.sleep(_LOOK_ON_S)
         if len(held):
             figures += await _fates(scene, held)
@@ -308,14 +316,19 @@ class Play:
         known = {"engine": engine, "primary": primary, "standby": standby}
         return (known.get(victim, victim) for victim in self._scenario.victims)
 
-    async def _do(self, victims: Sequence[str]) -> None:
+    async def _do(self, scene: Scene, victims: Sequence[str]) -> list[Figure]:
+        if self._scenario.fault == "upgrade":
+            return await _upgraded(scene, self._outside, victims)
+        if self._scenario.fault == "switchover":
+            since = (await scene.watch.rows(NOW))[0]["now"]
+            done = json.loads(await self._outside.do("switchover"))
+            return await _switched(scene, since, done)
         if self._scenario.fault == "restart":
             for victim in victims:
                 await self._outside.do("restart", victim)
-        elif victims:
-            await self._outside.do(self._scenario.fault, *victims)
         else:
-            await self._outside.do(self._scenario.fault)
+            await self._outside.do(self._scenario.fault, *victims)
+        return []
 
     async def _taken_over(
         self, takeover: Takeover, busiest: Record, outage_s: float
@@ -370,6 +383,41 @@ class Play:
         ]
 
 
+async def _switched(scene: Scene, since: datetime, done: dict[str, Any]) -> list[Figure]:
+    """Return what `engine-pg formation switchover` measured itself, and whom it alarmed."""
+    alarms = await scene.watch.rows(ALARMS, {"since": since})
+    return [
+        Figure("own_gap_s", "no write for, by its own writer", done["write_gap_s"], "s", most=2.0),
+        Figure("own_lost", "writes of that one lost", done["lost"], most=0),
+        Figure("missing", "engines that did not resume", len(done["missing"]), most=0),
+        Figure("alarms", "alerts among the events", len(alarms), most=0),
+    ]
+
+
+async def _upgraded(scene: Scene, outside: Outside, engines: Sequence[str]) -> list[Figure]:
+    """Migrate, replace the engines one by one, contract; clients work on in between."""
+    before = await _revision(scene)
+    steps = [("migrate",), *(("replace", name) for name in engines), ("contract",)]
+    took: list[float] = []
+    for step in steps:
+        began = boottime()
+        await outside.do(*step)
+        took.append(boottime() - began)
+        outside.tell(f"{' '.join(step)}: {took[-1]:.1f} s")
+        await scene.load.each_acknowledged(1, _BOUND_S)
+    added = await _revision(scene) - before
+    return [
+        Figure("revisions", "revisions that were added", added, least=1),
+        Figure("migrate_s", "migrations before the new engines", took[0], "s"),
+        Figure("replace_s", "longest replacement of an engine", max(took[1:-1]), "s"),
+        Figure("contract_s", "migrations after the old engines", took[-1], "s"),
+    ]
+
+
+async def _revision(scene: Scene) -> int:
+    return int((await scene.watch.rows(REVISION))[0]["revision"])
+
+
 async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
     """Measure from the first commit on the new primary until a step of a command is written."""
     deadline = boottime() + _FATES_S
@@ -403,6 +451,9 @@ async def main(name: str, seed: int) -> None:
     """Play one scenario, and hand over the verdict."""
     outside = Outside()
     target = composed(libpq_url(load_settings().database_url.get_secret_value()))
+    if SCENARIOS[name].fault == "upgrade":
+        outside.tell("first back to the version before")
+        outside.tell(f"its engines run on revision {await outside.do('previous')}")
     incident = Play(SCENARIOS[name], outside).incident
     report = await play(incident, target, vms=_VMS, seed=seed, tell=outside.tell)
     outside.report(as_json(name, [report]))

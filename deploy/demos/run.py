@@ -5,16 +5,24 @@
     run.py kill-primary switchover    some
     run.py --list                     what there is
     run.py --fresh                    build, start, break, judge, and take the stack down again
+    run.py --build-previous           only build the image of the version before
 
-Needs Docker with Compose, and nothing but Python. Exit status 1: a promise broke.
+Needs Docker with Compose, and nothing but Python. Exit status 1: a promise broke. `upgrade-schema`
+needs git and the history as well; it takes the schema back to the version before, and what only
+newer tables hold is lost.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +32,17 @@ _SETTLED: Final = """
 select count(*) = 2 and bool_and(reportedstate = goalstate and health = 1)
        and count(*) filter (where reportedstate::text = 'primary') = 1 from pgautofailover.node
 """
-_SWITCH: Final = "select pgautofailover.perform_failover('default', 0)"
+ENGINES: Final = ("engine1", "engine2", "engine3")
+PREVIOUS: Final = "alembic/previous_version"
+_PREVIOUS_TOO: Final = ("-f", "docker-compose.yml", "-f", "deploy/demos/previous.yml")
+_DOWNGRADE: Final = """
+import sys
+from engine_pg.db.migrate import downgrade
+from engine_pg.settings import load_settings
+downgrade(load_settings().database_url.get_secret_value(), sys.argv[1])
+"""
 _BOUND_S: Final = 300.0
+_BUILD_S: Final = 900.0
 _UP_S: Final = "300"
 _SHOWN: Final = {
     "write_gap_s": "no commit for",
@@ -41,12 +58,12 @@ _SHOWN: Final = {
 }
 
 
-def call(*words: str, check: bool = True) -> str:
+def call(*words: str, check: bool = True, status: tuple[int, ...] = (0,)) -> str:
     """Run a command in the checkout; return what it says."""
     done = subprocess.run(
         words, cwd=ROOT, check=False, text=True, capture_output=True, timeout=_BOUND_S
     )
-    if check and done.returncode:
+    if check and done.returncode not in status:
         raise SystemExit(f"{' '.join(words)}:\n{done.stdout}{done.stderr}")
     return done.stdout.strip()
 
@@ -55,7 +72,7 @@ class Containers:
     """The stack's containers, and what may be done to them."""
 
     def __init__(self) -> None:
-        names = ("engine1", "engine2", "engine3", "node1", "node2", "monitor")
+        names = (*ENGINES, "node1", "node2", "monitor")
         self._ids = {name: call(*COMPOSE, "ps", "--all", "--quiet", name) for name in names}
         if not all(self._ids.values()):
             raise SystemExit("the stack does not run: make secrets && docker compose up --detach")
@@ -67,24 +84,86 @@ class Containers:
         ids = [self._ids[name] for name in names]
         if verb in ("kill", "pause", "unpause", "start"):
             return call("docker", verb, *ids)
-        if verb == "restart":
-            return call(*COMPOSE, "restart", *names) + call(*COMPOSE, "up", *_AGAIN, *names)
-        if verb == "cut":
-            return "".join(call("docker", "network", "disconnect", self._network, i) for i in ids)
-        if verb == "join":
-            return "".join(
-                call("docker", "network", "connect", "--alias", name, self._network, id_)
-                for name, id_ in zip(names, ids, strict=True)
-            )
-        return self._asked(_SWITCH if verb == "switchover" else _SETTLED)
+        if verb in ("cut", "join"):
+            return "".join(self._plug(verb, *each) for each in zip(names, ids, strict=True))
+        if verb in ("restart", "replace"):
+            if verb == "restart":
+                call(*COMPOSE, "restart", *names)
+            return call(*COMPOSE, "up", *(_AGAIN if verb == "restart" else _NEW), *names)
+        return self._for_all(verb)
 
-    def _asked(self, query: str) -> str:
-        words = ("psql", "-XAtq", "-d", "pg_auto_failover", "-c", query)
-        return call("docker", "exec", self._ids["monitor"], *words, check=False)
+    def _plug(self, verb: str, name: str, id_: str) -> str:
+        if verb == "cut":
+            return call("docker", "network", "disconnect", self._network, id_)
+        return call("docker", "network", "connect", "--alias", name, self._network, id_)
+
+    def _for_all(self, verb: str) -> str:
+        if verb == "switchover":
+            words = ("engine-pg", "formation", "switchover", "--json")
+            return call("docker", "exec", self._ids["engine1"], *words, status=(0, 1))
+        if verb == "settled":
+            words = ("psql", "-XAtq", "-d", "pg_auto_failover", "-c", _SETTLED)
+            return call("docker", "exec", self._ids["monitor"], *words, check=False)
+        return SCHEMA[verb]()
+
+
+def migrate() -> str:
+    """Migrate as far as the version before works on."""
+    return call(*COMPOSE, "run", "--rm", "migrate")
+
+
+def contract() -> str:
+    """Take away what only the version before needed."""
+    return owner("engine-pg", "db", "upgrade", "head")
+
+
+def owner(*words: str) -> str:
+    """Run a program of the engine's image as the owner of the schema."""
+    config = ("--env", "ENGINE_CONFIG_FILE=/run/secrets/owner")
+    once = ("run", "--rm", "--no-deps", *config, "--entrypoint", words[0])
+    return call(*COMPOSE, *once, "migrate", *words[1:])
+
+
+def previous() -> str:
+    """Return the commit of the version before."""
+    lines = (ROOT / PREVIOUS).read_text().splitlines()
+    return next(line for line in lines if line and not line.startswith("#"))
+
+
+def build_previous() -> None:
+    """Build the image of the version before, from its own source and today's Dockerfile."""
+    source = subprocess.run(
+        ["git", "archive", previous()], cwd=ROOT, check=True, capture_output=True, timeout=_BOUND_S
+    ).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(source)) as archive:
+            archive.extractall(folder, filter="data")
+        Path(folder, "deploy").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "deploy/Dockerfile", Path(folder, "deploy/Dockerfile"))
+        subprocess.run(
+            [*COMPOSE, *_PREVIOUS_TOO, "build", ENGINES[0]],
+            cwd=ROOT, check=True, timeout=_BUILD_S, env=os.environ | {"PREVIOUS_SOURCE": folder},
+        )  # fmt: skip
+
+
+def to_previous() -> str:
+    """Take the stack back to the version before: its schema, and its engines on it."""
+    if not call("docker", "images", "--quiet", "engine-pg-previous"):
+        build_previous()
+    names = call("git", "ls-tree", "--name-only", previous(), "alembic/versions/").splitlines()
+    revision = max(Path(name).name[:4] for name in names if name.endswith(".py"))
+    call(*COMPOSE, "stop", *ENGINES)
+    owner("python3", "-c", _DOWNGRADE, revision)
+    call(*COMPOSE, *_PREVIOUS_TOO, "up", *_NEW, *ENGINES)
+    return revision
+
+
+SCHEMA: Final = {"previous": to_previous, "migrate": migrate, "contract": contract}
 
 
 _PROJECT: Final = '{{ index .Config.Labels "com.docker.compose.project" }}'
-_AGAIN: Final = ("--detach", "--no-deps", "--no-build", "--no-recreate", "--wait")
+_NEW: Final = ("--detach", "--no-deps", "--no-build", "--wait")
+_AGAIN: Final = (*_NEW, "--no-recreate")
 
 
 def inside(*words: str) -> subprocess.Popen[str]:
@@ -163,8 +242,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="start a stack, and take it down")
     parser.add_argument("--no-build", action="store_true", help="with --fresh: images are there")
+    parser.add_argument("--build-previous", action="store_true", help="only build that image")
     parser.add_argument("--json", type=Path, help="write all runs to a file")
     given = parser.parse_args()
+    if given.build_previous:
+        build_previous()
+        return
     if given.fresh:
         call(*COMPOSE, "version")
         call("deploy/secrets")

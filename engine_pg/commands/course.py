@@ -112,7 +112,7 @@ class Course:
         if run.command.deaths >= self._limit:
             raise self._given_up()
         run.halt.check()
-        await run.lock(*definition.locks(run.command), wait_s=definition.lock_wait_s)
+        await run.lock_first(*definition.locks(run.command), wait_s=definition.lock_wait_s)
         for number, step in enumerate(definition.steps, start=1):
             record = self._records.get(number)
             if record is not None and record.state == "finished":

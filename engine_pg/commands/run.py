@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString, Protocol
@@ -10,7 +11,7 @@ from uuid import UUID
 
 from engine_pg.cluster.claims import Claim
 from engine_pg.cluster.fence import Fence, FencedTx
-from engine_pg.cluster.locks import LockKey, Reason, Wanted
+from engine_pg.cluster.locks import LockBusy, LockKey, Reason, Wanted
 from engine_pg.cluster.membership import Membership
 from engine_pg.commands import store
 from engine_pg.commands.checked import CheckedDriver
@@ -23,6 +24,10 @@ from engine_pg.hosts.driver import HeldKey, OpCtx
 from engine_pg.ids import new_id
 from engine_pg.inventory.rows import Host
 
+log = logging.getLogger(__name__)
+
+_RELEASED_TTLS: Final = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -30,6 +35,12 @@ class Patience:
 
     host_call_s: float = 10.0
     host_inflight_s: float = 10.0
+
+
+RELEASING: Final[LiteralString] = """
+select 1 as releasing from lock_grant join command using (command_id)
+ where kind = %(kind)s and id = %(id)s and ended_at is not null
+"""
 
 
 class Counter(Protocol):
@@ -108,6 +119,29 @@ class Run:
             async with self.halt.cutting():
                 hold = await self.membership.locks.acquire(*missing, wait_s=wait_s, reason=reason)
                 self.claim.holds.append(hold)
+
+    async def lock_first(self, *wanted: Wanted, wait_s: float) -> None:
+        """Hold the keys that the command begins with.
+
+        A key that a command holds which is over is waited for, at most until its holder has resumed
+        or was ended: its node, or the database, is away before the release. That is nobody's
+        operation in progress.
+        """
+        try:
+            await self.lock(*wanted, wait_s=wait_s)
+        except LockBusy as busy:
+            if not await self._releasing(wanted):
+                raise
+            log.info("%s; that command is over, waiting for the release", busy)
+            await self.lock(*wanted, wait_s=_RELEASED_TTLS * self.membership.session.ttl_s)
+
+    async def _releasing(self, wanted: Sequence[Wanted]) -> bool:
+        async with self.db.read() as tx:
+            for each in wanted:
+                key = {"kind": each.key.kind, "id": each.key.id}
+                if await tx.first(RELEASING, key) is not None:
+                    return True
+        return False
 
     async def at(self, step: str, place: str) -> None:
         """Come to a boundary (`engine_pg.commands.boundaries`)."""

@@ -57,10 +57,19 @@ end $$;
 alter role @read set default_transaction_read_only = on;
 alter role @monitor set default_transaction_read_only = on;
 alter role @monitor set statement_timeout = '15s';
-do $$ begin
-  grant pg_monitor to @monitor;
-exception when insufficient_privilege then
-  raise warning 'a superuser is to run: grant pg_monitor to @monitor';
+-- pg_checkpoint: before a planned switchover.
+do $$
+declare
+  v_grant text;
+begin
+  foreach v_grant in array array['grant pg_monitor to @monitor', 'grant pg_checkpoint to @runtime']
+  loop
+    begin
+      execute v_grant;
+    exception when insufficient_privilege then
+      raise warning 'a superuser is to run: %', v_grant;
+    end;
+  end loop;
 end $$;
 @passwords
 revoke all on schema public from public;

@@ -26,8 +26,13 @@ insert into formation_proof (switchover_id, number) values (%(id)s, %(number)s)
 on conflict (switchover_id) do update set number = excluded.number, at = clock_timestamp()
 """
 FOUND: Final[LiteralString] = """
-delete from formation_proof where switchover_id = %(id)s returning number
+select number from formation_proof where switchover_id = %(id)s
 """
+UNDER_WAY: Final[LiteralString] = """
+select 1 as under_way from formation_proof
+ where at > clock_timestamp() - interval '15 seconds' limit 1
+"""
+"""A switchover goes on, or is just over: its last write is longer ago than its gap can be."""
 SWEEP: Final[LiteralString] = """
 delete from formation_proof where at < clock_timestamp() - interval '1 day'
 """
@@ -75,7 +80,10 @@ class Writer:
         return self._begun.is_set()
 
     async def lost(self, db: Database) -> int:
-        """Return how many acknowledged writes are not there, and take the row away."""
+        """Return how many acknowledged writes are not there.
+
+        The row stays for a day: whoever asks why the primary changed finds it.
+        """
         async with db.write() as tx:
             row = await tx.first(FOUND, {"id": self._id})
             await tx.run(SWEEP)

@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from datetime import UTC
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 from engine_pg.clock import boottime
 from engine_pg.cluster.fence import Fencing
 from engine_pg.cluster.leaders import Leadership
 from engine_pg.db.database import Database
+from engine_pg.db.tx import Tx
 from engine_pg.errors import EngineError
 from engine_pg.formation import kept
 from engine_pg.formation.commits import Hang
 from engine_pg.formation.kept import FormationRow
 from engine_pg.formation.line import MonitorLine
+from engine_pg.formation.proof import UNDER_WAY
 from engine_pg.formation.state import (
     NODES,
     SELF,
@@ -34,26 +35,21 @@ from engine_pg.formation.state import (
     watched,
 )
 from engine_pg.inventory.writes import NewEvent, append_event
+from engine_pg.singletons.formation_events import (
+    LAST_WORD,
+    TOLD,
+    changes,
+    hung,
+    was_unalarmed,
+)
 
 log = logging.getLogger(__name__)
 
 NAME: Final = "formation-watch"
-PRIMARY_CHANGED: Final = 9111
-UNPROTECTED: Final = 9112
-PROTECTED: Final = 9113
-MONITOR_AWAY: Final = 9114
-MONITOR_BACK: Final = 9115
-COMMITS_HUNG: Final = 9116
 _PERIOD_S: Final = 1.0
 _REFRESH_S: Final = 10.0
 _MISSES: Final = 3
 """A monitor is away when it did not answer so often in a row: its restart takes a second."""
-
-TOLD: Final[LiteralString] = """
-select 1 as told from (select code, at from event where code = 9116
-                       union all select code, at from event_inbox where code = 9116) as e
- where at > %(since)s limit 1
-"""
 
 
 class FormationWatch:
@@ -107,7 +103,7 @@ class FormationWatch:
         async with self._fencing.tx(leadership.fence) as tx:
             before = await kept.read(tx, in_turn=True)
             await kept.write(tx, state)
-            events = [] if before is None else list(changes(before, state))
+            events = [] if before is None else await _events(tx, before, state)
             for event in events:
                 await append_event(tx, event)
         for event in events:
@@ -125,6 +121,15 @@ class FormationWatch:
             if await tx.first(TOLD, {"since": hang.since}) is None:  # nobody led before us did
                 await append_event(tx, hung(hang))
         self._told_of = hang
+
+
+async def _events(tx: Tx, before: FormationRow, state: FormationState) -> list[NewEvent]:
+    """Return what is to be told; a switchover that goes on is known by its proofs."""
+    planned = await tx.first(UNDER_WAY) is not None
+    unalarmed = not (state.synchronous or before.synchronous) and was_unalarmed(
+        await tx.first(LAST_WORD)
+    )
+    return list(changes(before, state, planned=planned, unalarmed=unalarmed))
 
 
 class Look:
@@ -198,57 +203,3 @@ def _followers(own: dict[str, Any]) -> Iterator[NodeState]:
             sync=seen["sync"] or "",
             lag_bytes=None if seen["lag"] is None else int(seen["lag"]),
         )
-
-
-def changes(before: FormationRow, state: FormationState) -> Iterator[NewEvent]:
-    """Yield the events that tell what changed."""
-    primary = state.primary
-    if primary and before.primary_node and primary.name != before.primary_node:
-        yield NewEvent(
-            code=PRIMARY_CHANGED,
-            severity="warning",
-            description=(
-                f"PostgreSQL's primary is {primary.name} now, on timeline {primary.timeline};"
-                f" it was {before.primary_node}."
-            ),
-        )
-    if before.synchronous and not state.synchronous:
-        yield NewEvent(
-            code=UNPROTECTED,
-            severity="alert",
-            description=(
-                "PostgreSQL has lost its synchronous standby: what is committed now is on one"
-                " server alone. Look why the standby is away (engine-pg formation show)."
-            ),
-        )
-    if state.synchronous and not before.synchronous:
-        text = "PostgreSQL has a synchronous standby again: commits are on two servers."
-        yield NewEvent(code=PROTECTED, description=text)
-    yield from _of_monitor(before.monitor, state.monitor)
-
-
-def _of_monitor(before: str, now: str) -> Iterator[NewEvent]:
-    if now == "away" and before != "away":
-        yield NewEvent(
-            code=MONITOR_AWAY,
-            severity="alert",
-            description=(
-                "The monitor of PostgreSQL's formation does not answer: writes go on, and nothing"
-                " fails over until it is back."
-            ),
-        )
-    if now == "up" and before == "away":
-        text = "The monitor of PostgreSQL's formation answers again."
-        yield NewEvent(code=MONITOR_BACK, description=text)
-
-
-def hung(hang: Hang) -> NewEvent:
-    """Return the event that tells of commits that hung; it could not be committed before."""
-    return NewEvent(
-        code=COMMITS_HUNG,
-        severity="alert",
-        description=(
-            f"Commits hung for {hang.waited_s:.0f} s, since"
-            f" {hang.since.astimezone(UTC):%H:%M:%S} UTC: {hang.why}."
-        ),
-    )

@@ -54,8 +54,9 @@ def call(url, monkeypatch, *words: str) -> str:
 
 
 async def with_a_user(url) -> None:
+    hashed = await Passwords().hash(PASSWORD)  # no transaction waits for that
     async with Database(url) as db, db.write() as tx:
-        await users.add(tx, USER, await Passwords().hash(PASSWORD))
+        await users.add(tx, USER, hashed)
 
 
 @contextmanager

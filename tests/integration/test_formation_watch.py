@@ -29,7 +29,8 @@ from engine_pg.formation import kept
 from engine_pg.formation.commits import WAITING, CommitWatch, Hang
 from engine_pg.formation.state import SELF
 from engine_pg.singletons import formation_watch
-from engine_pg.singletons.formation_watch import COMMITS_HUNG, NAME, FormationWatch
+from engine_pg.singletons.formation_events import COMMITS_HUNG
+from engine_pg.singletons.formation_watch import NAME, FormationWatch
 from engine_pg.supervisor import Background
 
 MONITOR = """
@@ -114,6 +115,47 @@ def test_what_the_monitor_tells_is_kept_and_each_change_is_told_once(
                 assert [each["code"] for each in await one.rows(TOLD)] == [9111, 9114, 9115]
 
     run(story())
+
+
+PROOF = "insert into formation_proof (switchover_id, number) values (gen_random_uuid(), 1)"
+OVER = "update formation_proof set at = at - interval '16 seconds'"
+
+
+def test_the_standby_of_a_switchover_alarms_when_it_stays_away_after_it_and_not_before(
+    replicated, monkeypatch
+):
+    monkeypatch.setattr(formation_watch, "_REFRESH_S", 0.05)
+
+    async def story():
+        primary = replicated.pair.primary
+        async with watched(replicated.url, None) as one:
+            await eventually(kept_as(one, synchronous=True))
+            await one.db.statement(PROOF)
+            primary.configure(synchronous_standby_names="")
+            try:
+                await eventually(lambda: one.rows(TOLD))
+                row = await eventually(kept_as(one, synchronous=False))
+                await eventually(lambda: looked_after(one, row.looked_at))
+                assert severities(await one.rows(TOLD)) == [(9112, "normal")]
+                await one.db.statement(OVER)
+
+                async def alarmed():
+                    return len(await one.rows(TOLD)) > 1
+
+                await eventually(alarmed)
+                row = await kept_as(one)()
+                await eventually(lambda: looked_after(one, row.looked_at))
+            finally:
+                primary.configure(synchronous_standby_names="standby")
+            await eventually(kept_as(one, synchronous=True))
+            said = severities(await one.rows(TOLD))
+            assert said == [(9112, "normal"), (9112, "alert"), (9113, "normal")]
+
+    run(story())
+
+
+def severities(events):
+    return [(each["code"], each["severity"]) for each in events]
 
 
 async def looked_after(one, moment):

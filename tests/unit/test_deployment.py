@@ -36,6 +36,16 @@ def known_to_settings(name):
     )
 
 
+def test_the_engines_of_the_version_before_differ_in_image_and_start_alone():
+    before = yaml.safe_load((DEPLOY / "demos/previous.yml").read_text())["services"]
+    assert set(before) == {name for name in SERVICES if name.startswith("engine")}
+    for each in before.values():
+        assert set(each) == {"image", "build", "entrypoint", "command"}
+        assert each["image"] != SERVICES["engine1"]["image"]
+        assert each["build"]["target"] == "engine"
+        assert each["entrypoint"][-1].endswith("exec engine-pg serve\n")
+
+
 def test_each_engine_variable_is_a_setting():
     given = {name for each in SERVICES.values() for name in each.get("environment", {})}
     ours = {name for name in given if name.startswith(PREFIX)}

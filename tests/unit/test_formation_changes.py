@@ -11,15 +11,17 @@ from engine_pg.formation import shown
 from engine_pg.formation.commits import Hang, hang_among, pairs, reason
 from engine_pg.formation.kept import FormationRow, signature
 from engine_pg.formation.state import FormationState, NodeState, assembled
-from engine_pg.singletons.formation_watch import (
+from engine_pg.formation.switching import objections_to
+from engine_pg.singletons.formation_events import (
     MONITOR_AWAY,
     MONITOR_BACK,
     PRIMARY_CHANGED,
     PROTECTED,
     UNPROTECTED,
-    Look,
     changes,
+    was_unalarmed,
 )
+from engine_pg.singletons.formation_watch import Look
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SELF = {
@@ -100,24 +102,85 @@ def codes(before, after):
     return [event.code for event in changes(before, after)]
 
 
+ALONE = state_of(
+    [
+        PRIMARY | {"state": "demoted", "goal": "catchingup"},
+        STANDBY | {"state": "wait_primary", "goal": "wait_primary", "timeline": 2},
+    ],
+    SELF | {"standby_names": ""},
+    "node2",
+)
+
+
 def test_each_change_is_told_and_no_change_is_not():
-    alone = state_of(
-        [
-            PRIMARY | {"state": "demoted", "goal": "catchingup"},
-            STANDBY | {"state": "wait_primary", "goal": "wait_primary", "timeline": 2},
-        ],
-        SELF | {"standby_names": ""},
-        "node2",
-    )
     away = replace(WHOLE, monitor="away")
     assert codes(row_of(WHOLE), WHOLE) == []
-    assert codes(row_of(WHOLE), alone) == [PRIMARY_CHANGED, UNPROTECTED]
-    assert codes(row_of(alone), WHOLE) == [PRIMARY_CHANGED, PROTECTED]
+    assert codes(row_of(WHOLE), ALONE) == [PRIMARY_CHANGED, UNPROTECTED]
+    assert codes(row_of(ALONE), WHOLE) == [PRIMARY_CHANGED, PROTECTED]
     assert codes(row_of(WHOLE), away) == [MONITOR_AWAY]
     assert codes(row_of(away), away) == []
     assert codes(row_of(away), WHOLE) == [MONITOR_BACK]
-    [first, _] = changes(row_of(WHOLE), alone)
+    [first, _] = changes(row_of(WHOLE), ALONE)
     assert "node2 now, on timeline 2; it was node1" in first.description
+
+
+def test_a_planned_switchover_alarms_nobody_unless_the_standby_stays_away_after_it():
+    during = list(changes(row_of(WHOLE), ALONE, planned=True))
+    assert [(event.code, event.severity) for event in during] == [
+        (PRIMARY_CHANGED, "normal"),
+        (UNPROTECTED, "normal"),
+    ]
+    assert all("planned switchover" in event.description for event in during)
+    assert list(changes(row_of(ALONE), ALONE, planned=True, unalarmed=True)) == []
+    [after] = changes(row_of(ALONE), ALONE, unalarmed=True)
+    assert (after.code, after.severity) == (UNPROTECTED, "alert")
+    assert was_unalarmed({"code": UNPROTECTED, "severity": "normal"})
+    assert not was_unalarmed({"code": UNPROTECTED, "severity": "alert"})
+    assert not was_unalarmed({"code": PROTECTED, "severity": "normal"})
+    assert not was_unalarmed(None)
+
+
+THIRD = told("node3", 3, lsn="1/0")
+NAMES_OF_TWO = {"standby_names": "ANY 1 (pgautofailover_standby_2, pgautofailover_standby_3)"}
+
+
+def three(*changed, head="node1"):
+    """Return a formation of three, with rows changed by name."""
+    rows = [row | dict(changed).get(row["name"], {}) for row in (PRIMARY, STANDBY, THIRD)]
+    return state_of(rows, SELF | NAMES_OF_TWO, head)
+
+
+def test_three_nodes_are_whole_when_both_standbys_are_heard():
+    state = three()
+    assert (state.warnings, state.settled) == ((), True)
+    assert [node.sync for node in state.nodes] == ["", "quorum", "quorum"]
+    assert list(objections_to(state)) == []
+
+
+def test_of_three_nodes_the_loss_of_a_standby_alarms_nobody_and_forbids_a_switchover():
+    away = three(("node3", {"health": 0, "goal": "catchingup", "silent_s": 9.0}))
+    assert codes(row_of(three()), away) == []
+    assert away.synchronous
+    assert not any("one server" in warning for warning in away.warnings)
+    said = list(objections_to(away))
+    assert "node3 has not reported for 9 s" in said
+    assert "node3 fails its checks" in said
+
+
+def test_while_three_nodes_elect_there_is_no_primary_and_nothing_is_told_of_one():
+    report = {"state": "report_lsn", "goal": "report_lsn", "sync": ""}
+    rows = [PRIMARY | {"state": "draining", "goal": "draining"}, STANDBY | report, THIRD | report]
+    electing = assembled(rows, {}, {row["name"]: "" for row in rows}, unheard="")
+    assert electing.primary is None
+    assert "no node takes writes: a failover is under way" in electing.warnings
+    assert PRIMARY_CHANGED not in codes(row_of(three()), electing)
+    elected = three(
+        ("node1", {"state": "demoted", "goal": "catchingup", "sync": ""}),
+        ("node3", {"state": "primary", "goal": "primary", "sync": "quorum", "timeline": 2}),
+        head="node3",
+    )
+    assert elected.primary.name == "node3"
+    assert codes(row_of(three()), elected) == [PRIMARY_CHANGED]
 
 
 def test_positions_and_seconds_alone_are_no_change_of_state():
