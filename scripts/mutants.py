@@ -89,6 +89,8 @@ def check(mutants: Sequence[Mutant], root: Path = ROOT) -> None:
     """Raise `Wrong` unless each mutant applies and each of its tests is there."""
     for mutant in mutants:
         mutant.applied((root / mutant.file).read_text())
+        if later := _replaced(mutant, root):
+            raise Wrong(f"{mutant.name}: the function is replaced in {later.name}: break it there")
         for test in mutant.tests:
             file, _, title = test.partition("::")
             path = root / "tests" / file
@@ -96,6 +98,21 @@ def check(mutants: Sequence[Mutant], root: Path = ROOT) -> None:
                 title and f"def {title.split('[')[0]}(" not in path.read_text()
             ):
                 raise Wrong(f"{mutant.name}: there is no test {test}")
+
+
+def _replaced(mutant: Mutant, root: Path) -> Path | None:
+    """Return the later migration that replaces the SQL function in which the fault is, if any."""
+    place = root / mutant.file
+    if not place.is_relative_to(root / "alembic"):
+        return None
+    before, _, _ = place.read_text().partition(mutant.before)
+    since = before.rpartition(" function ")[2]
+    if since.count("$$") > 1:  # the fault is behind its end
+        return None
+    definition = f" function {since.partition('(')[0]}("
+    others = sorted((root / "alembic").glob("*/[0-9]*.*"))
+    later = (each for each in others if each.name[:4] > place.name[:4])
+    return next((each for each in later if definition in each.read_text()), None)
 
 
 def _copy(folder: Path) -> Path:

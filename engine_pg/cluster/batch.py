@@ -54,11 +54,8 @@ class Batch:
         """Return the parameters of `BATCH` that the operations make up."""
         released = [grant for part in self._releases for grant in part.grants]
         asking = self._asking
-        keys = [
-            (number, wanted)
-            for number, entry in enumerate(asking, start=1)
-            for wanted in entry.wanted
-        ]
+        wanted = [each for entry in asking for each in entry.wanted]
+        numbers = [number for number, e in enumerate(asking, start=1) for _ in e.wanted]
         return {
             "release_kinds": _texts([grant.key.kind for grant in released]),
             "release_ids": _texts([grant.key.id for grant in released]),
@@ -69,11 +66,11 @@ class Batch:
             "commands": _plain([entry.reason.command_id for entry in asking]),
             "users": _texts([entry.reason.user_name for entry in asking]),
             "reasons": _texts([entry.reason.text for entry in asking]),
-            "requests": _plain([number for number, _ in keys]),
-            "kinds": _texts([wanted.key.kind for _, wanted in keys]),
-            "ids": _texts([wanted.key.id for _, wanted in keys]),
-            "modes": _plain([wanted.mode for _, wanted in keys]),
-            "advisories": _plain([wanted.key.advisory ^ self._salt for _, wanted in keys]),
+            "requests": _plain(numbers),
+            "kinds": _texts([each.key.kind for each in wanted]),
+            "ids": _texts([each.key.id for each in wanted]),
+            "modes": _plain([each.mode for each in wanted]),
+            "advisories": _plain([each.key.advisory ^ self._salt for each in wanted]),
             "ops": Jsonb([op.body for op in self._ops]),
         }
 
@@ -126,12 +123,14 @@ class Answers:
                 asking.refused(answer)
 
 
-def _texts(values: Iterable[str]) -> str:
-    quoted = [
-        value.replace("\\", "\\\\").replace('"', '\\"') if '"' in value or "\\" in value else value
-        for value in values
-    ]
-    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
+def _texts(values: Sequence[str]) -> str:
+    if not values:
+        return "{}"
+    written = '","'.join(values)
+    if "\\" in written or written.count('"') > 2 * (len(values) - 1):  # hardly ever
+        quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
+        written = '","'.join(quoted)
+    return '{"' + written + '"}'
 
 
 def _plain(values: Iterable[object]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Final, Protocol
 
 _EARLY_S: Final = 0.001  # so much too early a timer may wake us
@@ -12,43 +11,37 @@ _EARLY_S: Final = 0.001  # so much too early a timer may wake us
 class Waiting(Protocol):
     """One who waits for an answer."""
 
-    def done(self) -> bool:
-        """Tell whether it waits no more."""
-        ...
-
     def time_is_up(self) -> None:
         """Learn that the time is up."""
         ...
 
 
 class Guard:
-    """Tells those who still wait after so many seconds, in order; a timer of its own costs more."""
+    """Tells those who still wait after so many seconds, in order; a timer each would cost more."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._guarded: deque[tuple[float, Waiting]] = deque()
+        self._guarded: dict[Waiting, float] = {}  # in the order in which their time is up
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, waiting: Waiting) -> None:
-        """Tell this one when its time is up, unless it is done by then."""
-        self._forget_the_done()
+        """Tell this one when its time is up, unless it is dropped by then."""
         loop = asyncio.get_running_loop()
-        self._guarded.append((loop.time() + self._seconds, waiting))
+        self._guarded[waiting] = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_later(self._seconds, self._ring)
 
+    def drop(self, waiting: Waiting) -> None:
+        """Forget one that waits no more."""
+        self._guarded.pop(waiting, None)
+
     def _ring(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None
         now = loop.time() + _EARLY_S
-        while self._guarded and self._guarded[0][0] <= now:
-            _, waiting = self._guarded.popleft()
-            if not waiting.done():
-                waiting.time_is_up()
-        self._forget_the_done()
-        if self._guarded:
-            self._timer = loop.call_at(self._guarded[0][0], self._ring)
-
-    def _forget_the_done(self) -> None:
-        while self._guarded and self._guarded[0][1].done():
-            self._guarded.popleft()
+        while (waiting := next(iter(self._guarded), None)) is not None:
+            if (until := self._guarded[waiting]) > now:
+                self._timer = loop.call_at(until, self._ring)
+                return
+            del self._guarded[waiting]
+            waiting.time_is_up()
+        self._timer = None

@@ -7,18 +7,19 @@ from collections.abc import Callable
 
 from engine_pg.cluster.keys import Grant, LockKey
 from engine_pg.cluster.lines import Entry
+from engine_pg.cluster.ops import Releasing
 from engine_pg.errors import NotHeld
 
 log = logging.getLogger(__name__)
 
 
-class Hold:
+class Hold(Releasing):
     """Grants held together until they are released, or `lost`: broken, or the member was ended."""
 
-    __slots__ = ("_told", "entry", "grants", "lost", "since")
+    __slots__ = ("_told", "entry", "lost", "since")
 
     def __init__(self, grants: tuple[Grant, ...], entry: Entry, since: float) -> None:
-        self.grants = grants
+        super().__init__(grants)
         self.entry = entry
         self.since = since
         self.lost: NotHeld | None = None

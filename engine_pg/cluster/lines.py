@@ -36,6 +36,8 @@ class Entry:
 
 
 class _Line:
+    """Those of one key, once there was more than one of them."""
+
     __slots__ = ("ahead", "alone", "waiting")
 
     def __init__(self) -> None:
@@ -62,27 +64,31 @@ class _Line:
 
 
 class Lines:
-    """A line for each key: those ahead (granted or under way), and those who wait, in order."""
+    """A line for each key: those ahead (granted or under way), and those who wait, in order.
+
+    Most keys are one entry's and nobody else's: in the place of their line stands that entry.
+    """
 
     def __init__(self) -> None:
-        self._lines: dict[LockKey, _Line] = {}
+        self._lines: dict[LockKey, _Line | Entry] = {}
 
     def enter(self, entry: Entry) -> bool:
         """Go ahead on all keys, unless somebody here is in the way on one."""
         for wanted in entry.wanted:
-            line = self._lines.get(wanted.key)
-            if line is not None and not (
-                line.is_free_for(wanted)
-                and not any(wanted.conflicts(other) for _, other in line.waiting)
-            ):
-                return False
+            if wanted.key in self._lines:
+                line = self._line(wanted.key)
+                if not line.is_free_for(wanted) or any(
+                    wanted.conflicts(other) for _, other in line.waiting
+                ):
+                    return False
         self.put_ahead(entry)
         return True
 
     def put_ahead(self, entry: Entry) -> None:
         """Put an entry ahead without a question: it is granted already."""
         for wanted in entry.wanted:
-            self._line(wanted.key).put(entry, wanted)
+            if self._lines.setdefault(wanted.key, entry) is not entry:
+                self._line(wanted.key).put(entry, wanted)
 
     def stand(self, entry: Entry) -> None:
         """Take the place in line that the ticket gives, on all keys."""
@@ -96,7 +102,7 @@ class Lines:
         if not self._is_clear(entry):
             return False
         for wanted in entry.wanted:
-            line = self._lines[wanted.key]
+            line = self._line(wanted.key)
             _take(line.waiting, entry)
             line.put(entry, wanted)
         return True
@@ -106,10 +112,9 @@ class Lines:
         first: dict[int, Entry] = {}
         for wanted in entry.wanted:
             line = self._lines.get(wanted.key)
-            if line is None:
-                continue
-            if len(line.ahead) == 1 and not line.waiting and line.ahead[0][0] is entry:
+            if line is entry:
                 del self._lines[wanted.key]
+            if not isinstance(line, _Line):
                 continue
             line.drop(entry)
             if not (line.ahead or line.waiting):
@@ -120,7 +125,8 @@ class Lines:
 
     def first(self) -> list[Entry]:
         """Return all who stand first in a line, each once."""
-        found = {id(e): e for line in self._lines.values() for e in _run(line.waiting)}
+        lines = [line for line in self._lines.values() if isinstance(line, _Line)]
+        found = {id(entry): entry for line in lines for entry in _run(line.waiting)}
         return list(found.values())
 
     def in_the_way(self, entry: Entry) -> list[tuple[str, Entry, Wanted]]:
@@ -128,21 +134,26 @@ class Lines:
         return [
             (what, other, theirs)
             for wanted in entry.wanted
-            if (line := self._lines.get(wanted.key)) is not None
+            if wanted.key in self._lines
+            for line in [self._line(wanted.key)]
             for what, these in (("grant", line.ahead), ("ticket", line.waiting))
             for other, theirs in these
             if other is not entry and wanted.conflicts(theirs)
         ]
 
     def _line(self, key: LockKey) -> _Line:
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line()
+        """Return the line of a key; one entry that has the key to itself is ahead in it."""
+        there = self._lines.get(key)
+        if isinstance(there, _Line):
+            return there
+        line = self._lines[key] = _Line()
+        if there is not None:
+            line.put(there, next(wanted for wanted in there.wanted if wanted.key == key))
         return line
 
     def _is_clear(self, entry: Entry) -> bool:
         for wanted in entry.wanted:
-            line = self._lines[wanted.key]
+            line = self._line(wanted.key)
             if not line.is_free_for(wanted):
                 return False
             for other, theirs in line.waiting:

@@ -31,7 +31,6 @@ from engine_pg.cluster.keys import (
     canonical,
 )
 from engine_pg.cluster.lines import Entry, Lines
-from engine_pg.cluster.ops import Releasing
 from engine_pg.cluster.requests import Request
 from engine_pg.cluster.session import LockSession
 from engine_pg.cluster.waits import KeyMode, Party
@@ -57,7 +56,7 @@ class Locks:
         self._clock = clock
         self._numbers = itertools.count()
         self._holds: dict[Entry, Hold] = {}
-        self._requests: set[Request] = set()
+        self._requests: dict[Request, None] = {}  # in the order in which they came
         self._count = 0  # of keys, held or asked for
 
     @property
@@ -111,7 +110,7 @@ class Locks:
         if self._count + len(wishes) > self.limit:
             raise Locked(f"this member holds or asks for its limit of {self.limit} locks")
         request = Request(self, wishes, reason, next(self._numbers), waits=waits)
-        self._requests.add(request)
+        self._requests[request] = None
         self._count += len(wishes)
         try:
             request.start(bound_s)
@@ -146,10 +145,10 @@ class Locks:
     def release(self, hold: Hold) -> None:
         """Give the grants back; returns at once, the next batch carries it."""
         if self._drop(hold):
-            held_s = self._clock() - hold.since
+            held_s, held = self._clock() - hold.since, self.session.measures.hold_s
             for grant in hold.grants:
-                self.session.measures.held(grant.key.kind, held_s)
-            self.session.submit(Releasing(hold.grants))
+                held.add(grant.key.kind, held_s)
+            self.session.submit(hold)
             self._advance(self.lines.leave(hold.entry))
 
     def adopt(self, grants: Sequence[Grant]) -> Hold:
@@ -197,8 +196,9 @@ class Locks:
         request = hold.entry
         if isinstance(request, Request):
             self._forget(request)
+            waited_s, waited = hold.since - request.since, self.session.measures.wait_s
             for grant in hold.grants:
-                self.session.measures.waited(grant.key.kind, hold.since - request.since)
+                waited.add(grant.key.kind, waited_s)
 
     def over(self, request: Request) -> None:
         """Forget a request, and let those behind it go ahead."""
@@ -207,7 +207,8 @@ class Locks:
 
     def _forget(self, request: Request) -> None:
         if request in self._requests:
-            self._requests.discard(request)
+            del self._requests[request]
+            self.guard.drop(request)
             self._count -= len(request.wanted)
 
     def _drop(self, hold: Hold) -> bool:

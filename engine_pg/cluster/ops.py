@@ -76,13 +76,16 @@ class Asking(Entry):
         """Learn that it was not carried out."""
 
 
-@dataclass(frozen=True, slots=True)
 class Releasing:
     """Grants that are given back; one that is lost on the way is repeated by the resume."""
 
-    grants: Sequence[Grant]
+    __slots__ = ("grants",)
+
     sync: Final = False
     repeat: Final = False
+
+    def __init__(self, grants: tuple[Grant, ...]) -> None:
+        self.grants = grants
 
     @property
     def size(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate, islice
 from typing import Final
 
 from engine_pg.cluster.ops import Part
@@ -35,14 +37,11 @@ class Outbox:
 
     def gather(self) -> list[Part]:
         """Take out what the next batch carries."""
-        most = 1 if self._singly else MAX_BATCH
-        parts: list[Part] = []
-        keys = 0
-        while self._queue and len(parts) < most:
-            keys += self._queue[0].size
-            if parts and keys > MAX_KEYS:
-                break
-            parts.append(self._queue.popleft())
+        parts = list(islice(self._queue, 1 if self._singly else MAX_BATCH))
+        keys = list(accumulate([part.size for part in parts]))
+        del parts[max(1, bisect_right(keys, MAX_KEYS)) :]
+        for _ in parts:
+            self._queue.popleft()
         self._singly = max(0, self._singly - len(parts))
         return parts
 

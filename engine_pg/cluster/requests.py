@@ -64,7 +64,6 @@ class Request(Asking):
         "_again",
         "_desk",
         "_leaving",
-        "_loop",
         "_rings",
         "_timer",
         "_under_way",
@@ -78,8 +77,7 @@ class Request(Asking):
         super().__init__(wanted, reason, number, desk.session.clock())
         self.tries = True
         self.waits = waits
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Hold] = self._loop.create_future()
+        self.future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
         self._desk = desk
         self._timer: asyncio.TimerHandle | None = None
         self._again = 0
@@ -98,7 +96,7 @@ class Request(Asking):
         if wait_s == self._desk.session.ttl_s:
             self._desk.guard.add(self)
         elif wait_s is not None:
-            self._timer = self._loop.call_later(wait_s, self.time_is_up)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.time_is_up)
         self._ask()
 
     def advance(self) -> None:
@@ -184,14 +182,10 @@ class Request(Asking):
         """Ask again in a moment; each time a little later."""
         delay_s = min(_AGAIN_S * 1.6**self._again, _SLOWEST_AGAIN_S)
         self._again += 1
-        self._loop.call_later(delay_s, ask)
-
-    def done(self) -> bool:
-        """Tell whether the caller waits no more."""
-        return self.future.done()
+        asyncio.get_running_loop().call_later(delay_s, ask)
 
     def time_is_up(self) -> None:
-        """Give up; a while later even what is under way."""
+        """Give up, unless the caller waits no more; a while later even what is under way."""
         if self.future.done():
             return
         if self._up:  # nothing came back for long: whatever comes now is handed back

@@ -389,8 +389,8 @@ def test_metrics_tell_of_the_cluster_and_of_the_node(fresh_database_url):
             waits = asyncio.ensure_future(a.locks.acquire(vm("1"), vm("2"), wait_s=None))
             await eventually(lambda: a.rows("select from lock_ticket"))
             measures = a.membership.measures
-            measures.waited("told", 0.02)
-            measures.held("told", 20.0)
+            measures.wait_s.add("told", 0.02)
+            measures.hold_s.add("told", 20.0)
             measures.refused("told")
             await cut_session(a)
             wired = {"measures": measures, "standing": lambda: a.membership.standing}

@@ -20,7 +20,7 @@ def test_a_value_falls_into_the_first_range_that_is_not_below_it():
 def test_kinds_are_told_apart_up_to_a_bound():
     measures = Measures()
     for number in range(MOST_KINDS + 5):
-        measures.held(f"kind-{number}", 0.1)
+        measures.hold_s.add(f"kind-{number}", 0.1)
         measures.refused(f"kind-{number}")
     assert len(measures.hold_s.kinds) == MOST_KINDS + 1
     assert measures.hold_s.kinds[OTHER].count == measures.refusals[OTHER] == 5
@@ -32,8 +32,8 @@ def test_everything_is_counted_where_it_belongs():
     measures = Measures()
     measures.batch(3, 0.002)
     measures.renewal(0.3)
-    measures.waited("vm", 0.02)
-    measures.held("vm", 20.0)
+    measures.wait_s.add("vm", 0.02)
+    measures.hold_s.add("vm", 20.0)
     measures.paused(2.0)
     measures.resumed()
     measures.ended("other")
@@ -45,7 +45,7 @@ def test_everything_is_counted_where_it_belongs():
 
 
 @pytest.mark.parametrize(
-    "call", ["waited('vm', 0.01)", "held('vm', 1.0)", "refused('vm')", "batch(5, 0.01)"]
+    "call", ["wait_s.add('vm', 0.01)", "hold_s.add('vm', 1.0)", "refused('vm')", "batch(5, 0.01)"]
 )
 def test_a_call_costs_next_to_nothing(call):
     """Some 0.3 us on an idle machine; the bound tells arithmetic from what would hurt."""

@@ -377,7 +377,7 @@ class LocksMachine(RuleBasedStateMachine):
         for member in self.members:
             if member.live:
                 assert (member.locks._holds, member.locks._count) == ({}, 0)
-                assert (member.locks._requests, member.locks.lines._lines) == (set(), {})
+                assert (member.locks._requests, member.locks.lines._lines) == ({}, {})
         assert (self.database.rows.grants, self.database.rows.tickets) == ({}, {})
         current = self.database.current.items()
         left = [b for m, b in current if m in self.database.sessions and +b.advisory]
