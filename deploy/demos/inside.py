@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from engine_pg.clock import boottime
 from engine_pg.db.database import connect
-from engine_pg.db.tx import Connection, Record
+from engine_pg.db.tx import Connection, Params, Record
 from engine_pg.db.urls import libpq_url
 from engine_pg.db.wire import bounded
 from engine_pg.demo.kill_node import Takeover
@@ -34,7 +34,7 @@ from engine_pg.demo.state import StateFolder
 from engine_pg.demo.story import Scene, play
 from engine_pg.demo.target import Target
 from engine_pg.demo.verdict import Figure, as_json
-from engine_pg.errors import EngineError, Unavailable
+from engine_pg.errors import DatabaseAway, EngineError, Unavailable
 from engine_pg.settings import load_settings
 from engine_pg.supervisor import Background
 
@@ -320,7 +320,7 @@ class Play:
         if self._scenario.fault == "upgrade":
             return await _upgraded(scene, self._outside, victims)
         if self._scenario.fault == "switchover":
-            since = (await scene.watch.rows(NOW))[0]["now"]
+            since = (await _looked(scene, NOW))[0]["now"]
             done = json.loads(await self._outside.do("switchover"))
             return await _switched(scene, since, done)
         if self._scenario.fault == "restart":
@@ -385,7 +385,7 @@ class Play:
 
 async def _switched(scene: Scene, since: datetime, done: dict[str, Any]) -> list[Figure]:
     """Return what `engine-pg formation switchover` measured itself, and whom it alarmed."""
-    alarms = await scene.watch.rows(ALARMS, {"since": since})
+    alarms = await _looked(scene, ALARMS, {"since": since})
     return [
         Figure("own_gap_s", "no write for, by its own writer", done["write_gap_s"], "s", most=2.0),
         Figure("own_lost", "writes of that one lost", done["lost"], most=0),
@@ -415,7 +415,19 @@ async def _upgraded(scene: Scene, outside: Outside, engines: Sequence[str]) -> l
 
 
 async def _revision(scene: Scene) -> int:
-    return int((await scene.watch.rows(REVISION))[0]["revision"])
+    return int((await _looked(scene, REVISION))[0]["revision"])
+
+
+async def _looked(scene: Scene, query: LiteralString, params: Params | None = None) -> list[Record]:
+    """Look until there is an answer: a connection from before a failover has none."""
+    deadline = boottime() + _FATES_S
+    while True:
+        try:
+            return await scene.watch.rows(query, params)
+        except DatabaseAway:
+            if boottime() > deadline:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
