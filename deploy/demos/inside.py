@@ -13,6 +13,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from engine_pg.demo.state import StateFolder
 from engine_pg.demo.story import Scene, play
 from engine_pg.demo.target import Target
 from engine_pg.demo.verdict import Figure, as_json
+from engine_pg.demo.watch import Watch
 from engine_pg.errors import DatabaseAway, EngineError, Unavailable
 from engine_pg.settings import load_settings
 from engine_pg.supervisor import Background
@@ -296,17 +298,18 @@ class Play:
         began = boottime()
         takeover = Takeover(scene.watch, busiest["member_id"])
         self._outside.tell(f"{scenario.about}: {', '.join(victims) or primary}")
-        figures = await self._do(scene, victims)
-        if scenario.moves:
-            ack = await writer.first(began, other_than=primary)
-            self._outside.tell(f"{ack.host} takes writes after {ack.at_s - began:.1f} s")
-            figures += await _resumed(scene, ack)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_follow(scene, held))
+            figures = await self._do(scene, victims)
+            if scenario.moves:
+                ack = await writer.first(began, other_than=primary)
+                self._outside.tell(f"{ack.host} takes writes after {ack.at_s - began:.1f} s")
+                figures += await _resumed(scene, ack)
         if "engine" in scenario.victims:
             figures += await self._taken_over(takeover, busiest, writer.gap_s(began))
         elif scenario.fault not in ("restart", "upgrade") and not scenario.moves:
             await asyncio.sleep(_LOOK_ON_S)
-        if len(held):
-            figures += await _fates(scene, held)
+        figures += _fates(held)
         await scene.target.heal()
         figures.append(await self._mend(scene, victims))
         return [*self._seen(writer, readers, began), *figures]
@@ -447,8 +450,19 @@ async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
     raise Unavailable(f"no work went on within {_FATES_S:g} s")
 
 
-async def _fates(scene: Scene, held: Held) -> list[Figure]:
-    await held.follow(scene.watch, _FATES_S)
+async def _follow(scene: Scene, held: Held) -> None:
+    """Look what becomes of locks from the first moment on, whatever else is measured."""
+    deadline = boottime() + _BOUND_S
+    async with Watch(scene.target.database_url) as watch:
+        while len(held) > held.fates.total() and boottime() < deadline:
+            with suppress(EngineError):
+                await held.follow(watch, _FATES_S)
+            await asyncio.sleep(_POLL_S)
+
+
+def _fates(held: Held) -> list[Figure]:
+    if not len(held):
+        return []
     fates = held.fates
     broken = fates["broken"] + len(held) - fates.total()
     return [
