@@ -29,7 +29,7 @@ from engine_pg.db.urls import libpq_url
 from engine_pg.db.wire import bounded
 from engine_pg.demo.kill_node import Takeover
 from engine_pg.demo.rest import Client, Heard
-from engine_pg.demo.restart_database import FIRST_WORK, HELD, NOW, Held
+from engine_pg.demo.restart_database import FIRST_WORK, HELD, NOW, Held, Outage
 from engine_pg.demo.stack import ADMIN
 from engine_pg.demo.state import StateFolder
 from engine_pg.demo.story import Scene, play
@@ -294,12 +294,11 @@ class Play:
         primary = (await writer.first(boottime())).host
         busiest = await scene.watch.busiest(_LEAST_RUNNING, _BOUND_S)
         victims = list(self._named(busiest["node"], primary))
-        held = Held([] if "engine" in scenario.victims else await scene.watch.rows(HELD))
         began = boottime()
         takeover = Takeover(scene.watch, busiest["member_id"])
         self._outside.tell(f"{scenario.about}: {', '.join(victims) or primary}")
         async with asyncio.TaskGroup() as group:
-            group.create_task(_follow(scene, held))
+            following = group.create_task(self._locks(scene))
             figures = await self._do(scene, victims)
             if scenario.moves:
                 ack = await writer.first(began, other_than=primary)
@@ -309,10 +308,31 @@ class Play:
             figures += await self._taken_over(takeover, busiest, writer.gap_s(began))
         elif scenario.fault not in ("restart", "upgrade") and not scenario.moves:
             await asyncio.sleep(_LOOK_ON_S)
-        figures += _fates(held)
+        figures += _fates(following.result())
         await scene.target.heal()
         figures.append(await self._mend(scene, victims))
         return [*self._seen(writer, readers, began), *figures]
+
+    async def _locks(self, scene: Scene) -> Held:
+        """Look what becomes of locks that were held when the fault struck; not of a dead engine's.
+
+        Where another server is to take writes, that is the last look at the old one.
+        """
+        if "engine" in self._scenario.victims:
+            return Held([])
+        async with Watch(scene.target.database_url) as watch, asyncio.timeout(_BOUND_S):
+            if self._scenario.moves:
+                outage = Outage(watch)
+                await outage.follow()
+                held = outage.held
+            else:
+                held = Held(await watch.rows(HELD))
+            deadline = boottime() + _FATES_S
+            while len(held) > held.fates.total() and boottime() < deadline:
+                with suppress(EngineError):
+                    await held.follow(watch, _FATES_S)
+                await asyncio.sleep(_POLL_S)
+        return held
 
     def _named(self, engine: str, primary: str) -> Iterator[str]:
         standby = next(name for name in DATABASES if name != primary)
@@ -448,16 +468,6 @@ async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
             ]
         await asyncio.sleep(_POLL_S)
     raise Unavailable(f"no work went on within {_FATES_S:g} s")
-
-
-async def _follow(scene: Scene, held: Held) -> None:
-    """Look what becomes of locks from the first moment on, whatever else is measured."""
-    deadline = boottime() + _BOUND_S
-    async with Watch(scene.target.database_url) as watch:
-        while len(held) > held.fates.total() and boottime() < deadline:
-            with suppress(EngineError):
-                await held.follow(watch, _FATES_S)
-            await asyncio.sleep(_POLL_S)
 
 
 def _fates(held: Held) -> list[Figure]:
