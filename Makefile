@@ -69,8 +69,8 @@ soak-failovers: $(VENV)/.dev ## Failovers in a row on machines of their own, kil
 secrets: ## Make passwords and certificates for docker-compose.yml, once (needs openssl)
 	@deploy/secrets
 
-compose-test: $(VENV)/.dev ## Build, start, break and judge docker-compose.yml, a quarter of an hour; ARGS="kill-engine"
-	@$(BIN)/python deploy/demos/run.py --fresh $(ARGS)
+compose-test: ## Build, start, break and judge docker-compose.yml, a quarter of an hour; ARGS="kill-engine"
+	@deploy/demos/run.py --fresh $(ARGS)
 
 clean: ## Remove .venv and caches (the state of `make up` stays, see .state)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -13,6 +13,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,18 +24,19 @@ from typing_extensions import override
 
 from engine_pg.clock import boottime
 from engine_pg.db.database import connect
-from engine_pg.db.tx import Connection, Record
+from engine_pg.db.tx import Connection, Params, Record
 from engine_pg.db.urls import libpq_url
 from engine_pg.db.wire import bounded
 from engine_pg.demo.kill_node import Takeover
 from engine_pg.demo.rest import Client, Heard
-from engine_pg.demo.restart_database import FIRST_WORK, HELD, NOW, Held
+from engine_pg.demo.restart_database import FIRST_WORK, HELD, NOW, Held, Outage
 from engine_pg.demo.stack import ADMIN
 from engine_pg.demo.state import StateFolder
 from engine_pg.demo.story import Scene, play
 from engine_pg.demo.target import Target
 from engine_pg.demo.verdict import Figure, as_json
-from engine_pg.errors import EngineError, Unavailable
+from engine_pg.demo.watch import Watch
+from engine_pg.errors import DatabaseAway, EngineError, Unavailable
 from engine_pg.settings import load_settings
 from engine_pg.supervisor import Background
 
@@ -292,24 +294,45 @@ class Play:
         primary = (await writer.first(boottime())).host
         busiest = await scene.watch.busiest(_LEAST_RUNNING, _BOUND_S)
         victims = list(self._named(busiest["node"], primary))
-        held = Held([] if "engine" in scenario.victims else await scene.watch.rows(HELD))
         began = boottime()
         takeover = Takeover(scene.watch, busiest["member_id"])
         self._outside.tell(f"{scenario.about}: {', '.join(victims) or primary}")
-        figures = await self._do(scene, victims)
-        if scenario.moves:
-            ack = await writer.first(began, other_than=primary)
-            self._outside.tell(f"{ack.host} takes writes after {ack.at_s - began:.1f} s")
-            figures += await _resumed(scene, ack)
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(self._locks(scene))
+            figures = await self._do(scene, victims)
+            if scenario.moves:
+                ack = await writer.first(began, other_than=primary)
+                self._outside.tell(f"{ack.host} takes writes after {ack.at_s - began:.1f} s")
+                figures += await _resumed(scene, ack)
         if "engine" in scenario.victims:
             figures += await self._taken_over(takeover, busiest, writer.gap_s(began))
         elif scenario.fault not in ("restart", "upgrade") and not scenario.moves:
             await asyncio.sleep(_LOOK_ON_S)
-        if len(held):
-            figures += await _fates(scene, held)
+        figures += _fates(following.result())
         await scene.target.heal()
         figures.append(await self._mend(scene, victims))
         return [*self._seen(writer, readers, began), *figures]
+
+    async def _locks(self, scene: Scene) -> Held:
+        """Look what becomes of locks that were held when the fault struck; not of a dead engine's.
+
+        Where another server is to take writes, that is the last look at the old one.
+        """
+        if "engine" in self._scenario.victims:
+            return Held([])
+        async with Watch(scene.target.database_url) as watch, asyncio.timeout(_BOUND_S):
+            if self._scenario.moves:
+                outage = Outage(watch)
+                await outage.follow()
+                held = outage.held
+            else:
+                held = Held(await watch.rows(HELD))
+            deadline = boottime() + _FATES_S
+            while len(held) > held.fates.total() and boottime() < deadline:
+                with suppress(EngineError):
+                    await held.follow(watch, _FATES_S)
+                await asyncio.sleep(_POLL_S)
+        return held
 
     def _named(self, engine: str, primary: str) -> Iterator[str]:
         standby = next(name for name in DATABASES if name != primary)
@@ -320,7 +343,7 @@ class Play:
         if self._scenario.fault == "upgrade":
             return await _upgraded(scene, self._outside, victims)
         if self._scenario.fault == "switchover":
-            since = (await scene.watch.rows(NOW))[0]["now"]
+            since = (await _looked(scene, NOW))[0]["now"]
             done = json.loads(await self._outside.do("switchover"))
             return await _switched(scene, since, done)
         if self._scenario.fault == "restart":
@@ -385,7 +408,7 @@ class Play:
 
 async def _switched(scene: Scene, since: datetime, done: dict[str, Any]) -> list[Figure]:
     """Return what `engine-pg formation switchover` measured itself, and whom it alarmed."""
-    alarms = await scene.watch.rows(ALARMS, {"since": since})
+    alarms = await _looked(scene, ALARMS, {"since": since})
     return [
         Figure("own_gap_s", "no write for, by its own writer", done["write_gap_s"], "s", most=2.0),
         Figure("own_lost", "writes of that one lost", done["lost"], most=0),
@@ -415,7 +438,19 @@ async def _upgraded(scene: Scene, outside: Outside, engines: Sequence[str]) -> l
 
 
 async def _revision(scene: Scene) -> int:
-    return int((await scene.watch.rows(REVISION))[0]["revision"])
+    return int((await _looked(scene, REVISION))[0]["revision"])
+
+
+async def _looked(scene: Scene, query: LiteralString, params: Params | None = None) -> list[Record]:
+    """Look until there is an answer: a connection from before a failover has none."""
+    deadline = boottime() + _FATES_S
+    while True:
+        try:
+            return await scene.watch.rows(query, params)
+        except DatabaseAway:
+            if boottime() > deadline:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
@@ -435,8 +470,9 @@ async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
     raise Unavailable(f"no work went on within {_FATES_S:g} s")
 
 
-async def _fates(scene: Scene, held: Held) -> list[Figure]:
-    await held.follow(scene.watch, _FATES_S)
+def _fates(held: Held) -> list[Figure]:
+    if not len(held):
+        return []
     fates = held.fates
     broken = fates["broken"] + len(held) - fates.total()
     return [

@@ -251,6 +251,8 @@ def main() -> None:
     if given.fresh:
         call(*COMPOSE, "version")
         call("deploy/secrets")
+        if not given.no_build and (not given.scenarios or "upgrade-schema" in given.scenarios):
+            build_previous()
         build = "--no-build" if given.no_build else "--build"
         subprocess.run(
             [*COMPOSE, "up", build, "--detach", "--wait", "--wait-timeout", _UP_S],

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 NODES = 3
 TTL_S = 2.0
+RESTORES = "ENGINE_TEST_RESTORES"  # set: the restore of a formation is tested, for a minute
+collect_ignore = [] if os.environ.get(RESTORES) else ["test_formation_restored.py"]
 BOUND_S = 60.0
 
 

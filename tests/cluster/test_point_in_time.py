@@ -43,11 +43,11 @@ select name from pg_file_settings where name like 'recovery_target%%' or name = 
 """
 
 
-def blocks() -> tuple[str, str, str]:
-    """Return the page's settings, and its commands for the backup and for the restore."""
-    (kind, settings), (_, backup), (_, restore) = BLOCK.findall(PAGE.read_text())
+def blocks() -> list[str]:
+    """Return the page's settings, then its commands, in their order."""
+    (kind, settings), *commands = BLOCK.findall(PAGE.read_text())
     assert kind == "ini"
-    return settings, backup, restore
+    return [settings, *(text for _, text in commands)]
 
 
 class Archived(Server):
@@ -57,7 +57,7 @@ class Archived(Server):
         given = os.environ.get("ENGINE_TEST_PG_BIN")
         super().__init__(folder, binaries=Path(given) if given else None)
         self._archive = folder / "backup"
-        self._words, self._backup, self._restore = blocks()
+        self._words, self._backup, self._stop, self._restore, *_ = blocks()
 
     def start(self) -> None:
         account = self._site.account
@@ -72,6 +72,7 @@ class Archived(Server):
         self._run(self._backup)
 
     def go_back(self, point: str) -> None:
+        self._run(self._stop)
         self._run(self._restore, POINT=point)
 
     def _here(self, text: str) -> str:
