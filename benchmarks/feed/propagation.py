@@ -79,7 +79,7 @@ async def _followed(
 
 
 async def _stop(reading: asyncio.Task[None]) -> None:
-    """Cancel until it is heard: redis-py loses a cancellation that comes together with an answer."""
+    """Cancel until it is heard: redis-py loses a cancellation that comes with an answer."""
     deadline = boottime() + _STOPPED_S
     while not reading.done() and boottime() < deadline:
         reading.cancel()
