@@ -28,7 +28,7 @@ from engine_pg.demo.state import StateFolder
 from engine_pg.demo.target import Target
 from engine_pg.errors import EngineError, Unavailable
 from engine_pg.formation import Formation, Plan
-from engine_pg.formation.asking import ask
+from engine_pg.formation.asking import Sessions
 from engine_pg.formation.place import MONITOR, Place
 from engine_pg.formation.state import FormationState, look
 from engine_pg.formation.switching import PROVE
@@ -123,12 +123,13 @@ async def successor(place: Place, old: str, bound_s: float) -> tuple[str, float]
     """Wait until another node than the old primary takes writes; return which, and when."""
     others = [name for name in place.nodes if name != old]
     deadline = boottime() + bound_s
-    while boottime() < deadline:
-        for name in others:
-            with suppress(EngineError):
-                if await ask(place, name, PROVE):
-                    return name, boottime()
-        await asyncio.sleep(_POLL_S)
+    async with Sessions(place) as sessions:
+        while boottime() < deadline:
+            for name in others:
+                with suppress(EngineError):
+                    if await sessions.ask(name, PROVE):
+                        return name, boottime()
+            await asyncio.sleep(_POLL_S)
     raise Unavailable(f"nobody took writes within {bound_s:g} s")
 
 
