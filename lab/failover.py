@@ -53,7 +53,7 @@ async def _happen(stage: Stage, scene: Scene, seen: Failover, askers: Askers) ->
     seen.began = boottime()
     switched = seen.kind == "switchover"
     async with AsyncExitStack() as exits, asyncio.TaskGroup() as group:
-        watched = group.create_task(stage.taken_over(seen.old))
+        watched = group.create_task(_writable(stage, seen))
         await faults.begin(seen.kind, stage, seen.old)
         seen.done = seen.began if switched else boottime()
         if seen.kind == "partition":
@@ -66,6 +66,19 @@ async def _happen(stage: Stage, scene: Scene, seen: Failover, askers: Askers) ->
     await faults.end(seen.kind, stage, seen.old)
     await stage.mend()
     seen.whole = boottime()
+
+
+async def _writable(stage: Stage, seen: Failover) -> tuple[str, float]:
+    """Wait until a primary takes writes after the fault; return which, and since when."""
+    if seen.kind in faults.UNSEATING:
+        return await stage.taken_over(seen.old)
+
+    def acknowledged() -> list[float]:
+        noted = stage.noted("near writer", "acknowledged", since=seen.began)
+        return [entry["at"] for entry in noted if seen.done and entry["began"] >= seen.done]
+
+    await _until(lambda: bool(acknowledged()), "an acknowledged write")
+    return seen.old, acknowledged()[0]
 
 
 def _goes_on(stage: Stage, seen: Failover, askers: Askers) -> bool:
