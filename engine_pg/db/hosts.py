@@ -104,13 +104,27 @@ class HostConnection(psycopg.AsyncConnection[DictRow]):
 
 async def _origin_of(connection: HostConnection, bound_s: float = _BOUND_S) -> DictRow:
     """Ask a server where it is; who is cancelled meanwhile hangs up instead of asking for it."""
-    hang_up = partial(sever, connection)
-    fuse = asyncio.get_running_loop().call_later(bound_s, hang_up)
+    hung_up = False
+
+    def hang_up() -> None:
+        nonlocal hung_up
+        hung_up = True
+        sever(connection)
+
+    async def asked() -> DictRow | None:
+        try:
+            cursor = await connection.execute(ORIGIN)
+        except psycopg.Error:
+            if hung_up:
+                return None  # nobody waits for it
+            raise
+        return await cursor.fetchone()
+
+    fuse = asyncio.get_running_loop().call_later(bound_s, sever, connection)
     try:
-        cursor = await uninterrupted(connection.execute(ORIGIN), 0.0, hang_up)
+        row = await uninterrupted(asked(), 0.0, hang_up)
     finally:
         fuse.cancel()
-    row = await cursor.fetchone()
     assert row is not None
     return row
 
