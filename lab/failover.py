@@ -16,6 +16,7 @@ from engine_pg.clock import boottime
 from engine_pg.demo.story import Scene, play
 from engine_pg.demo.verdict import Figure
 from engine_pg.errors import Unavailable
+from engine_pg.supervisor import Background
 from lab import faults, judge
 from lab.askers import Askers
 from lab.faults import Kind
@@ -58,6 +59,8 @@ async def _happen(stage: Stage, scene: Scene, seen: Failover, askers: Askers) ->
         seen.done = seen.began if switched else boottime()
         if seen.kind == "partition":
             await exits.enter_async_context(askers.writing(APART))
+            background = await exits.enter_async_context(Background())
+            background.start(_witness(stage, seen), name="witness of the old primary")
         seen.new, seen.writable = await watched
         if stuck := await scene.load.each_acknowledged(1, _BOUND_S):
             raise Unavailable(f"{len(stuck)} VMs get no command acknowledged any more")
@@ -79,6 +82,14 @@ async def _writable(stage: Stage, seen: Failover) -> tuple[str, float]:
 
     await _until(lambda: bool(acknowledged()), "an acknowledged write")
     return seen.old, acknowledged()[0]
+
+
+async def _witness(stage: Stage, seen: Failover) -> None:
+    """See until when the old primary takes writes."""
+    while True:
+        if await stage.is_open(seen.old):
+            seen.open_until = boottime()
+        await asyncio.sleep(_POLL_S)
 
 
 def _goes_on(stage: Stage, seen: Failover, askers: Askers) -> bool:
