@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from benchmarks.failover import __doc__ as about
 from benchmarks.failover import default
-from benchmarks.failover.report import figures, show
-from benchmarks.ground import ground, machine
+from benchmarks.failover.report import figures, page, show
+from benchmarks.ground import host
 from engine_pg.clock import boottime
+from engine_pg.formation.programs import programs
 from lab.faults import UNSEATING
 
 LOCKS: Final = 1000
@@ -32,8 +33,7 @@ def main() -> int:
     given = _parsed()
     signal.signal(signal.SIGTERM, _stop)
     began = boottime()
-    with ground() as place:
-        facts = machine(place.admin_url)
+    facts = host() | {"postgresql": _version(), "data": "in memory"}
     with tempfile.TemporaryDirectory(prefix="engine-pg-benchmark-") as home:
         folder = Path(home)
         complete = _measured(folder, given)
@@ -43,7 +43,15 @@ def main() -> int:
     show(report)
     if given.json:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
+    if given.page:
+        given.page.write_text(page(report))
     return 0 if complete and not report["violations"] else 1
+
+
+def _version() -> str:
+    """Return the version of the servers that pg_auto_failover runs."""
+    words = [str(programs().postgres / "postgres"), "--version"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[2]
 
 
 def _stop(number: int, _: object) -> None:
@@ -69,6 +77,7 @@ def _parsed() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="and there for people")
     parser.add_argument(
         "--repeat", type=int, default=5, metavar="N", help="each fault so often, 5 unless told"
     )
