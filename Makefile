@@ -7,7 +7,7 @@ IN_LANES = $(if $(filter-out 0 1,$(LANES)),-n $(LANES) --dist loadgroup)
 LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --quiet $(LOCK_ARGS)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench chaos soak soak-commands soak-jobs soak-failovers secrets compose-test clean lock
+.PHONY: help setup setup-dev setup-sdk setup-bench up test mutants check spec fmt reference bench bench-failovers chaos soak soak-commands soak-jobs soak-failovers secrets compose-test clean lock
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ reference: $(VENV)/.dev ## Write what follows from the code into docs/reference
 
 bench: $(VENV)/.bench ## Run the benchmarks; ARGS picks some
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-failovers: $(VENV)/.dev ## Measure failovers, and draw docs/benchmarks/failover.*; root, twenty minutes; ARGS="--repeat 2"
+	@$(BIN)/python -m benchmarks.failover --json docs/benchmarks/failover.json \
+		--page docs/benchmarks/failover.md $(ARGS)
+	@$(BIN)/python -m benchmarks.plot docs/benchmarks/failover.json
 
 chaos: $(VENV)/.dev ## Hurt everything for a while, and judge what happened; SECONDS=60 SEED=1 ARGS=...
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(ARGS)

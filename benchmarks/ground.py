@@ -111,14 +111,17 @@ def machine(url: str) -> dict[str, Any]:
         if server["fsync"] != "on" or server["synchronous_commit"] == "off":
             raise Invalid("the server's commits are not durable: nothing to compare with")
         commits_s = [_took_s(connection) for _ in range(_COMMITS)]
+    return host() | {"commit_ms": round(1000 * statistics.median(commits_s), 3), **server}
+
+
+def host() -> dict[str, Any]:
+    """Return what numbers depend on, whatever server they are of."""
     return {
         "system": platform.platform(),
         "processor": _processor(),
         "processors": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "commit_ms": round(1000 * statistics.median(commits_s), 3),
-        **server,
     }
 
 

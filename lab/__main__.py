@@ -18,6 +18,7 @@ from typing import Any, Final, cast, get_args
 
 from engine_pg.clock import boottime
 from engine_pg.errors import Invalid
+from engine_pg.formation.profiles import PROFILES
 from engine_pg.formation.programs import programs
 from lab.enclosure import enclosed, refusal
 from lab.failover import fail_over
@@ -65,6 +66,7 @@ def _parsed() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data-nodes", type=int, choices=(2, 3), default=2)
+    parser.add_argument("--profile", choices=PROFILES, default="fast", help="fast unless told")
     parser.add_argument("--engines", type=int, default=2)
     parser.add_argument("--locks", type=int, default=50, help="held by each of two members")
     parser.add_argument("--ttl", type=float, default=2.0, help="lease in seconds")
@@ -88,7 +90,7 @@ def _enclosed(given: argparse.Namespace, results: Path, kept: Path) -> int:
 
 
 async def _run(given: argparse.Namespace, results: Path, kept: Path) -> int:
-    size = Size(given.data_nodes, given.engines, given.locks, given.ttl)
+    size = Size(given.data_nodes, given.engines, given.locks, given.ttl, given.profile)
     broken: list[str] = []
     try:
         async with stage(_IN_MEMORY, size, _tell) as built:

@@ -16,6 +16,7 @@ from engine_pg.clock import boottime
 from engine_pg.demo.story import Scene, play
 from engine_pg.demo.verdict import Figure
 from engine_pg.errors import Unavailable
+from engine_pg.supervisor import Background
 from lab import faults, judge
 from lab.askers import Askers
 from lab.faults import Kind
@@ -53,11 +54,13 @@ async def _happen(stage: Stage, scene: Scene, seen: Failover, askers: Askers) ->
     seen.began = boottime()
     switched = seen.kind == "switchover"
     async with AsyncExitStack() as exits, asyncio.TaskGroup() as group:
-        watched = group.create_task(stage.taken_over(seen.old))
+        watched = group.create_task(_writable(stage, seen))
         await faults.begin(seen.kind, stage, seen.old)
         seen.done = seen.began if switched else boottime()
         if seen.kind == "partition":
             await exits.enter_async_context(askers.writing(APART))
+            background = await exits.enter_async_context(Background())
+            background.start(_witness(stage, seen), name="witness of the old primary")
         seen.new, seen.writable = await watched
         if stuck := await scene.load.each_acknowledged(1, _BOUND_S):
             raise Unavailable(f"{len(stuck)} VMs get no command acknowledged any more")
@@ -66,6 +69,27 @@ async def _happen(stage: Stage, scene: Scene, seen: Failover, askers: Askers) ->
     await faults.end(seen.kind, stage, seen.old)
     await stage.mend()
     seen.whole = boottime()
+
+
+async def _writable(stage: Stage, seen: Failover) -> tuple[str, float]:
+    """Wait until a primary takes writes after the fault; return which, and since when."""
+    if seen.kind in faults.UNSEATING:
+        return await stage.taken_over(seen.old)
+
+    def acknowledged() -> list[float]:
+        noted = stage.noted("near writer", "acknowledged", since=seen.began)
+        return [entry["at"] for entry in noted if seen.done and entry["began"] >= seen.done]
+
+    await _until(lambda: bool(acknowledged()), "an acknowledged write")
+    return seen.old, acknowledged()[0]
+
+
+async def _witness(stage: Stage, seen: Failover) -> None:
+    """See until when the old primary takes writes."""
+    while True:
+        if await stage.is_open(seen.old):
+            seen.open_until = boottime()
+        await asyncio.sleep(_POLL_S)
 
 
 def _goes_on(stage: Stage, seen: Failover, askers: Askers) -> bool:

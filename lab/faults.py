@@ -1,4 +1,4 @@
-"""What befalls a primary, and what makes it whole again."""
+"""What befalls a primary, its standby or the monitor, and what makes it whole again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import signal
 from typing import Final, Literal, Protocol, get_args
 
 from engine_pg.formation import Formation
+from engine_pg.formation.place import MONITOR
 from lab.machines import Machines
 
-Kind = Literal["kill", "freeze", "vanished", "partition", "switchover"]
+Kind = Literal["kill", "freeze", "vanished", "partition", "switchover", "standby", "monitor"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+UNSEATING: Final[tuple[Kind, ...]] = KINDS[:5]
+"""Those after which another node is the primary; the others kill a standby, or the monitor."""
+
 RELOAD: Final = signal.SIGHUP
 """At which keepers and servers read their settings again."""
 
@@ -47,6 +51,11 @@ async def begin(kind: Kind, ground: Ground, old: str) -> None:
             await ground.part(old)
         case "switchover":
             await asyncio.to_thread(ground.formation.switchover, lambda _: None)
+        case "standby":
+            [other, *_] = [name for name in ground.formation.place().nodes if name != old]
+            await _signal(ground, other, signal.SIGKILL)
+        case "monitor":
+            await _signal(ground, MONITOR, signal.SIGKILL)
 
 
 async def end(kind: Kind, ground: Ground, old: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +122,7 @@ class Holder:
 def main() -> None:
     """Hold until killed."""
     url, journal, name, count, ttl_s, role = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     holder = Holder(url, Path(journal), name, count=int(count), heir=role == "heir")
     ttl = float(ttl_s)
     asyncio.run(holder.run(Lease(ttl, ttl / 10, ttl / 5)))

@@ -4,7 +4,7 @@ On the side that goes on: members keep their locks under the same tokens, and ev
 answered. On the old primary's side of a cut: nothing is acknowledged any more, neither by the
 database nor by the engine's node, which says 503; its reads are answered all the same, from memory,
 and tell their age; a member there believes in itself no longer than until somebody else gets its
-lock, which then has a higher token.
+lock, which then has a higher token. With the profile `safe`, no two servers take writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, LiteralString
 
+from engine_pg.formation.profiles import Profile
 from lab.askers import Asked
 from lab.journal import Entry
 from lab.seen import Failover
@@ -37,6 +38,7 @@ async def violations(stage: Stage, seen: Failover, before: Mapping[str, Entry]) 
     found += await _locks_lost(stage, "near holder", before)
     if seen.kind == "partition":
         found += [*overlaps(stage, seen), *acknowledged_apart(stage, seen), *told_apart(seen)]
+        found += both_open(stage.size.profile, seen)
     else:
         found += await _locks_lost(stage, "far holder", before)
     return found
@@ -92,6 +94,12 @@ def acknowledged_apart(stage: Stage, seen: Failover) -> Iterator[str]:
             if seen.done < entry["began"] and entry["at"] < seen.healed:
                 after_s = entry["at"] - seen.done
                 yield f"the {who} got a commit acknowledged {after_s:.2f} s after the cut"
+
+
+def both_open(profile: Profile, seen: Failover) -> Iterator[str]:
+    """Yield for how long two servers took writes, where a profile rules that out."""
+    if profile == "safe" and seen.overlap_s:
+        yield f"two servers took writes for {seen.overlap_s:.2f} s"
 
 
 def told_apart(seen: Failover) -> Iterator[str]:

@@ -23,6 +23,7 @@ class Failover:
     began: float = 0.0
     done: float = 0.0  # the fault was complete
     writable: float = 0.0  # the new primary took a write
+    open_until: float = 0.0  # the old primary was seen to take writes beside it
     healed: float = 0.0
     whole: float = 0.0
     asked: list[Asked] = field(default_factory=list[Asked])
@@ -51,12 +52,18 @@ class Failover:
             "violations": self.violations,
         }
 
-    def _apart(self, stage: Stage) -> dict[str, int]:
+    @property
+    def overlap_s(self) -> float:
+        """How long, at least, two servers took writes: until the cut ended."""
+        return max(0.0, self.open_until - self.writable)
+
+    def _apart(self, stage: Stage) -> dict[str, float]:
         """Return what befell clients on the old primary's side of a cut."""
         asked = [each for each in self.asked if each.node == APART and each.began > self.done]
         noted = stage.noted("far writer", "acknowledged", since=self.done)
         cut = [entry for entry in noted if self.done < entry["began"] < self.healed]
         return {
+            "overlap_s": round(self.overlap_s, 3),
             "refused_apart": len([each for each in asked if each.refused]),
             "aged_apart": len([each for each in asked if each.staleness_s]),
             "acknowledged_apart": len([entry for entry in cut if entry["at"] < self.healed]),

@@ -28,8 +28,9 @@ from engine_pg.demo.state import StateFolder
 from engine_pg.demo.target import Target
 from engine_pg.errors import EngineError, Unavailable
 from engine_pg.formation import Formation, Plan
-from engine_pg.formation.asking import ask
+from engine_pg.formation.asking import Sessions, ask
 from engine_pg.formation.place import MONITOR, Place
+from engine_pg.formation.profiles import Profile
 from engine_pg.formation.state import FormationState, look
 from engine_pg.formation.switching import PROVE
 from lab import holder, writer
@@ -45,6 +46,7 @@ _API_PORT: Final = 8080
 _BOUND_S: Final = 60.0
 _AWAY_S: Final = 30.0  # who judges is in no hurry
 _POLL_S: Final = 0.02
+_OPEN: Final = "select current_setting('transaction_read_only') = 'off' as open"
 
 Tell = Callable[[str], None]
 
@@ -57,6 +59,7 @@ class Size:
     engines: int = 2
     locks: int = 50
     ttl_s: float = 2.0
+    profile: Profile = "fast"
 
 
 class Stage:
@@ -100,6 +103,13 @@ class Stage:
         """Wait until another node than the old primary takes writes; return which, and when."""
         return await successor(self.place, old, _BOUND_S)
 
+    async def is_open(self, name: str) -> bool:
+        """Say whether a server would let a client write, whoever confirms that then."""
+        with suppress(EngineError):
+            [found] = await ask(self.place, name, _OPEN)
+            return bool(found["open"])
+        return False
+
     async def part(self, old: str) -> None:
         """Cut the network in two: the old primary and one engine node, and all others."""
         engines = {f"node-{number}" for number in range(1, self.size.engines + 1)}
@@ -123,12 +133,13 @@ async def successor(place: Place, old: str, bound_s: float) -> tuple[str, float]
     """Wait until another node than the old primary takes writes; return which, and when."""
     others = [name for name in place.nodes if name != old]
     deadline = boottime() + bound_s
-    while boottime() < deadline:
-        for name in others:
-            with suppress(EngineError):
-                if await ask(place, name, PROVE):
-                    return name, boottime()
-        await asyncio.sleep(_POLL_S)
+    async with Sessions(place) as sessions:
+        while boottime() < deadline:
+            for name in others:
+                with suppress(EngineError):
+                    if await sessions.ask(name, PROVE):
+                        return name, boottime()
+            await asyncio.sleep(_POLL_S)
     raise Unavailable(f"nobody took writes within {bound_s:g} s")
 
 
@@ -170,7 +181,7 @@ async def stage(folder: Path, size: Size, tell: Tell) -> AsyncGenerator[Stage]:
         hosts=2,
         base_port=_API_PORT,
         settings={"host_inflight_bound_s": 2},
-        formation=Plan(size.data_nodes, base_port=_FORMATION_PORT),
+        formation=Plan(size.data_nodes, size.profile, _FORMATION_PORT),
         inside=machines.inside,
     )
     stack = Stack(StateFolder(folder / "state"), options, tell)

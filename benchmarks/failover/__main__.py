@@ -4,43 +4,70 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.failover import __doc__ as about
 from benchmarks.failover import default
-from benchmarks.failover.report import figures, show
-from benchmarks.ground import ground, machine
-from lab.faults import KINDS
+from benchmarks.failover.report import figures, page, show
+from benchmarks.ground import host
+from engine_pg.clock import boottime
+from engine_pg.formation.programs import programs
+from lab.faults import UNSEATING
 
-LOCKS = 1000
-TTL_S = 5.0
+LOCKS: Final = 1000
+TTL_S: Final = 5.0
+_MADE_S: Final = 300.0  # a formation, and the end of everything
+_EACH_S: Final = {"ours": 180.0, "default": 420.0}
+"""What a failover may take at most, with all that is before and after it."""
 
 
-def main() -> None:
-    """Measure, show and write down."""
+def main() -> int:
+    """Measure, show and write down; 1: not all could be measured, or a promise broke."""
     given = _parsed()
-    with ground() as place:
-        facts = machine(place.admin_url)
-    with tempfile.TemporaryDirectory(prefix="engine-pg-benchmark-") as home, ExitStack() as exits:
+    signal.signal(signal.SIGTERM, _stop)
+    began = boottime()
+    facts = host() | {"postgresql": _version(), "data": "in memory"}
+    with tempfile.TemporaryDirectory(prefix="engine-pg-benchmark-") as home:
         folder = Path(home)
-        rounds = (str(folder / "default"), str(given.default_repeat))
-        beside = exits.enter_context(_started(default.__name__, *rounds, *given.faults))
-        for nodes in given.data_nodes:
-            _failovers(folder / f"{nodes}", nodes, given.faults, given.repeat)
-        if beside.wait():
-            print("the default formation did not come to its end", file=sys.stderr)
+        complete = _measured(folder, given)
         report = figures(*(_found(folder / name) for name in ("2", "3", "default")))
-    report["locks"] = LOCKS
-    report["machine"] = facts
+    report |= {"complete": complete, "locks": LOCKS, "ttl_s": TTL_S, "machine": facts}
+    report["took_s"] = round(boottime() - began)
     show(report)
     if given.json:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
+    if given.page:
+        given.page.write_text(page(report))
+    return 0 if complete and not report["violations"] else 1
+
+
+def _version() -> str:
+    """Return the version of the servers that pg_auto_failover runs."""
+    words = [str(programs().postgres / "postgres"), "--version"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[2]
+
+
+def _stop(number: int, _: object) -> None:
+    """End in order: what runs beside ends as well."""
+    sys.exit(128 + number)
+
+
+def _measured(folder: Path, given: argparse.Namespace) -> bool:
+    """Let everything happen, each kind of formation in a file of its own; say whether it did."""
+    rounds = given.default_repeat * len(given.faults)
+    words = (str(folder / "default"), str(given.default_repeat), *given.faults)
+    with _started(default.__name__, *words) as beside:
+        whole = [_failovers(folder / f"{n}", n, given) for n in given.data_nodes]
+        print("waiting for the formation by default", flush=True)
+        whole.append(_ended(beside, _MADE_S + rounds * _EACH_S["default"]))
+    return all(whole)
 
 
 def _parsed() -> argparse.Namespace:
@@ -50,6 +77,7 @@ def _parsed() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="and there for people")
     parser.add_argument(
         "--repeat", type=int, default=5, metavar="N", help="each fault so often, 5 unless told"
     )
@@ -60,29 +88,48 @@ def _parsed() -> argparse.Namespace:
         metavar="N",
         help="the same by default, a minute each time, beside ours; 2 unless told, 0: not at all",
     )
-    parser.add_argument("--faults", nargs="+", choices=KINDS, default=KINDS, help="all unless told")
+    parser.add_argument(
+        "--faults", nargs="+", choices=UNSEATING, default=UNSEATING, help="all unless told"
+    )
     parser.add_argument(
         "--data-nodes", nargs="+", type=int, choices=(2, 3), default=(2, 3), help="both unless told"
     )
     return parser.parse_args()
 
 
-def _started(module: str, *words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", module, *words])
+@contextmanager
+def _started(module: str, *words: str) -> Generator[subprocess.Popen[bytes]]:
+    """Run a module beside a block, and end it with that."""
+    process = subprocess.Popen([sys.executable, "-m", module, *words])
+    try:
+        yield process
+    finally:
+        process.terminate()  # its enclosure takes everything along
+        process.wait()
 
 
-def _failovers(results: Path, nodes: int, faults: Sequence[str], repeat: int) -> None:
-    print(f"measuring with {nodes} data nodes", file=sys.stderr, flush=True)
+def _ended(process: subprocess.Popen[bytes], bound_s: float) -> bool:
+    """Wait for a process, not for ever; say whether it came to a good end."""
+    try:
+        return process.wait(bound_s) == 0
+    except subprocess.TimeoutExpired:
+        print(f"given up after {bound_s:g} s: {process.args}", file=sys.stderr)
+        return False
+
+
+def _failovers(results: Path, nodes: int, given: argparse.Namespace) -> bool:
+    print(f"measuring with {nodes} data nodes", flush=True)
+    count = given.repeat * len(given.faults)
     words = {
-        "--count": repeat * len(faults),
+        "--count": count,
         "--data-nodes": nodes,
         "--locks": LOCKS,
         "--ttl": TTL_S,
         "--results": results,
     }
     named = [str(word) for pair in words.items() for word in pair]
-    with _started("lab", *named, "--kinds", *faults) as run:
-        run.wait()
+    with _started("lab", *named, "--kinds", *given.faults) as run:
+        return _ended(run, _MADE_S + count * _EACH_S["ours"])
 
 
 def _found(results: Path) -> list[dict[str, Any]]:
@@ -92,4 +139,4 @@ def _found(results: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -81,6 +81,8 @@ class Default:
 
 
 async def _measured(results: Path, rounds: int, kinds: list[Kind]) -> None:
+    if not rounds:
+        return
     machines = Machines()
     for number, name in enumerate((MONITOR, "node1", "node2")):
         await machines.make(name, _PORT + number)
@@ -100,6 +102,7 @@ async def _measured(results: Path, rounds: int, kinds: list[Kind]) -> None:
         for _ in range(rounds):
             for kind in kinds:
                 found = await _suffered(default, kind, journals)
+                print(f"by default, {kind}: write gap {found['write_gap_s']:.1f} s", flush=True)
                 with results.open("a") as lines:
                     lines.write(json.dumps(found) + "\n")
 

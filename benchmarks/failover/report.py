@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -56,6 +56,7 @@ def _of_ours(some: Found) -> dict[str, Any]:
         "reads": sum(each["reads"] for each in some),
         "reads_failed": sum(each["reads_failed"] for each in some),
         "resume_s": max(each["resume_s"] for each in some),
+        "resume_p50_s": round(statistics.median(each["resume_s"] for each in some), 3),
         "lost": sum(each["lost"] for each in some),
     }
 
@@ -74,6 +75,55 @@ def _ratio(ours: Mapping[str, Any], default: Mapping[str, Any] | None) -> float 
     if default is None:
         return None
     return round(ours["write_gap_p50_s"] / default["write_gap_p50_s"], 3)
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Return the report in Markdown."""
+    facts, worst = report["machine"], report["ratios"]["gap_vs_default"]
+    rows = [row for nodes in ("faults", "three_nodes") for row in _rows(report, nodes)]
+    aimed = "not measured" if worst is None else f"{worst:.3f}"
+    return "\n".join(
+        (
+            "# Failovers, measured",
+            "",
+            "Written by `make bench-failovers`, with [failover.json](failover.json); what is what:"
+            " [Failovers](README.md#failovers).",
+            "",
+            "![Seconds without a write](failover.svg)",
+            "",
+            "| fault | data nodes | times | no write acknowledged, p50 (longest), s | by default, s"
+            " | ratio | no read answered, s | reads that failed | work resumes after, s | lost |",
+            "|" + "---|" * 10,
+            *rows,
+            "",
+            f"The four faults that take a primary away: {aimed} of the default's gap, at worst."
+            f" {report['locks']} locks held by each of two members, a lease of {report['ttl_s']:g}"
+            f" s; {len(report['violations'])} promises broken. {facts['processors']} processors"
+            f" ({facts['processor']}), a load of {facts['load']:g} before it began;"
+            f" PostgreSQL {facts['postgresql']}, data folders in memory;"
+            f" {report['took_s'] / 60:.0f} minutes.",
+            "",
+        )
+    )
+
+
+def _rows(report: Mapping[str, Any], nodes: str) -> Iterator[str]:
+    for kind, each in report[nodes].items():
+        default = report["default"].get(kind) if nodes == "faults" else None
+        ratio = each["ratios"]["gap_vs_default"] if default else None
+        words = (
+            kind,
+            "2" if nodes == "faults" else "3",
+            f"{each['count']}",
+            f"{each['write_gap_p50_s']:.1f} ({max(each['write_gap_s']):.1f})",
+            f"{default['write_gap_p50_s']:.1f}" if default else "",
+            f"{ratio:.3f}" if ratio is not None else "",
+            f"{each['read_gap_s']:.1f}",
+            f"{each['reads_failed']} of {each['reads']}",
+            f"{each['resume_p50_s']:.1f} ({each['resume_s']:.1f})",
+            f"{each['lost']}",
+        )
+        yield f"| {' | '.join(words)} |"
 
 
 def show(report: Mapping[str, Any]) -> None:

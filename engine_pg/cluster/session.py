@@ -254,7 +254,7 @@ class LockSession(Trust):
             else:
                 return
             await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 1.5, 0.5)
+            delay_s = min(delay_s * 1.5, 0.15)  # a refusal is cheap: `Lookouts`
 
     async def _try_resume(self) -> None:
         connection = await self._open()

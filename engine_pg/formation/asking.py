@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, Self
 
 import psycopg
 from psycopg import sql
@@ -32,17 +32,20 @@ async def session(
     place: Place, name: str, *, bound_s: float = BOUND_S
 ) -> AsyncGenerator[Connection]:
     """Connect to the server of the monitor or a node; raises `DatabaseAway`."""
-    address = make_conninfo(
+    connection = await opened(name, _address(place, name), bound_s=bound_s)
+    try:
+        yield connection
+    finally:
+        await closed(connection)
+
+
+def _address(place: Place, name: str) -> str:
+    return make_conninfo(
         host=str(place.sockets),
         port=place.memory.ports[name],
         user=superuser(place),
         dbname=MONITOR_DATABASE if name == MONITOR else "postgres",
     )
-    connection = await opened(name, address, bound_s=bound_s)
-    try:
-        yield connection
-    finally:
-        await closed(connection)
 
 
 async def opened(
@@ -93,3 +96,32 @@ async def ask(
     """Run one statement there, and return its rows."""
     async with session(place, name, bound_s=bound_s) as connection:
         return await answer(connection, query, bound_s)
+
+
+class Sessions:
+    """Sessions with servers that are asked again and again; a lost one is opened anew.
+
+    Connections at that pace would take the processor that a promotion needs.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._open: dict[str, Connection] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._open:
+            await closed(self._open.popitem()[1])
+
+    async def ask(self, name: str, query: LiteralString) -> list[Row]:
+        """Run one statement there, and return its rows; one at a time."""
+        connection = self._open.pop(name, None) or await opened(name, _address(self._place, name))
+        try:
+            rows = await answer(connection, query)
+        except BaseException:
+            await closed(connection)
+            raise
+        self._open[name] = connection
+        return rows

@@ -16,7 +16,7 @@ from engine_pg.errors import Unavailable
 from engine_pg.formation.layout import tls_words
 from engine_pg.formation.place import ADDRESS, KEEPER, MONITOR, Place
 from engine_pg.formation.profiles import KEEPER as KEEPER_SETTINGS
-from engine_pg.formation.profiles import chosen
+from engine_pg.formation.profiles import KEEPER_LINE, chosen
 from engine_pg.formation.programs import Programs
 
 _TAIL_LINES: Final = 6
@@ -78,7 +78,7 @@ class Autoctl:
 
     def _node_words(self, name: str) -> tuple[str, ...]:
         port, authority = self._place.memory.ports[MONITOR], self._place.tls / "ca.crt"
-        verified = f"sslmode=verify-full&sslrootcert={authority}"
+        verified = f"sslmode=verify-full&sslrootcert={authority}&{KEEPER_LINE}"
         monitor = f"postgres://{KEEPER}@{ADDRESS}:{port}/pg_auto_failover?{verified}"
         return ("postgres", "--name", name, "--listen", ADDRESS, "--monitor", monitor)
 

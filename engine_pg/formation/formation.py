@@ -25,7 +25,7 @@ from engine_pg.formation.place import KEEPER, MONITOR, REPLICATOR, Place, Plan, 
 from engine_pg.formation.processes import ask_to_stop, gone, processes_in, signal_all
 from engine_pg.formation.programs import programs
 from engine_pg.formation.state import FormationState, look
-from engine_pg.formation.switching import Lab, Switched, Switchover
+from engine_pg.formation.switching import Switched, switch_over_at
 
 _BOUND_S: Final = 60.0
 _SETTLE_S: Final = 180.0  # a whole copy may be under way
@@ -84,7 +84,7 @@ class Formation:
 
     def switchover(self, tell: Tell) -> Switched:
         """Let another node be the primary, in order; returns when that takes writes."""
-        return asyncio.run(Switchover(Lab(self.place())).run(tell))
+        return asyncio.run(switch_over_at(self.place(), tell))
 
     def start(self, name: str) -> None:
         """Start the monitor or a node again, after it died or was stopped."""

@@ -129,6 +129,13 @@ KEEPER: Final = (
     ),
 )
 
+KEEPER_LINE: Final = (
+    "tcp_user_timeout=1500&keepalives_idle=1&keepalives_interval=1&keepalives_count=1"
+)
+"""Of a keeper's connections to the monitor. When the network falls silent in the middle of a
+report, the keeper would wait for its answer for a quarter of an hour: it would neither fence its
+server nor hear of a failover."""
+
 
 def chosen(settings: Iterable[Setting], profile: Profile) -> dict[str, str]:
     """Return names and values of some settings in a profile."""

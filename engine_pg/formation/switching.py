@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from engine_pg.clock import boottime
 from engine_pg.errors import Conflict, EngineError, OutcomeUnknown, Unavailable
-from engine_pg.formation.asking import ask
+from engine_pg.formation.asking import Sessions, ask
 from engine_pg.formation.place import MONITOR, Place
 from engine_pg.formation.state import FormationState, look
 
@@ -74,8 +74,9 @@ class Ground(Protocol):
 class Lab:
     """A formation on this machine, asked as superuser through its private sockets."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, sessions: Sessions) -> None:
         self._place = place
+        self._sessions = sessions
 
     async def look(self) -> FormationState:
         """Ask the monitor and all servers."""
@@ -93,9 +94,15 @@ class Lab:
         """Try to commit on each other node."""
         for name in self._place.nodes:
             with suppress(EngineError):
-                if name != old and await ask(self._place, name, PROVE):
+                if name != old and await self._sessions.ask(name, PROVE):
                     return name
         return None
+
+
+async def switch_over_at(place: Place, tell: Tell) -> Switched:
+    """Switch a formation on this machine over."""
+    async with Sessions(place) as sessions:
+        return await Switchover(Lab(place, sessions)).run(tell)
 
 
 class Switchover:

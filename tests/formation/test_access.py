@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from engine_pg.db.hosts import each_host
 from engine_pg.db.migrate import current, head, upgrade
 from engine_pg.db.urls import libpq_url
+from engine_pg.formation.profiles import KEEPER_LINE
 
 pytestmark = pytest.mark.timeout(600)  # a formation comes up before the first one
 
@@ -124,3 +125,11 @@ def test_no_password_is_on_a_command_line_or_in_a_log_or_open_to_others(formatio
     ]
     assert {path.name for path in holding} == {"formation.json", "pgpass"}
     assert not [path for path in holding if os.stat(path).st_mode & 0o077]
+
+
+def test_a_keeper_does_not_wait_for_a_monitor_that_fell_silent(formation):
+    place = formation.place()
+    kept = [path.read_text() for path in place.home.rglob("pg_autoctl.cfg")]
+    lines = [line for text in kept for line in text.splitlines() if line.startswith("monitor =")]
+    assert len(lines) >= len(place.nodes)
+    assert all(KEEPER_LINE in line for line in lines if "autoctl_node" in line)

@@ -1,4 +1,4 @@
-"""Monitor, servers, engine nodes and clients on machines of their own, and silent faults of these.
+"""Monitor, servers, engine nodes and clients on machines of their own, and all that befalls these.
 
 One run of `python -m lab` for all tests: it judges by itself, as the long one by hand does, and
 what it judges by is tried in `tests/unit/test_lab_judge.py`.
@@ -16,11 +16,12 @@ import pytest
 from engine_pg.errors import Invalid
 from engine_pg.formation.programs import programs
 from lab.enclosure import refusal
+from lab.faults import KINDS, UNSEATING
 
 GAP_S = 20.0  # of a loaded machine; the benchmark measures
-BOUND_S = 500
+BOUND_S = 800
 
-pytestmark = pytest.mark.timeout(600)  # a formation comes up before the first one
+pytestmark = pytest.mark.timeout(900)  # a formation comes up before the first one
 
 
 def why_not() -> str:
@@ -33,11 +34,11 @@ def why_not() -> str:
 
 @pytest.fixture(scope="module")
 def failovers(tmp_path_factory):
-    """Return what was found of a partition and of a vanished host, by kind."""
+    """Return what was found of one fault of each kind, by kind."""
     if why := why_not():
         pytest.skip(why)
     results = tmp_path_factory.mktemp("lab") / "failovers.jsonl"
-    words = ["--count", "2", "--kinds", "partition", "vanished", "--results", str(results)]
+    words = ["--count", str(len(KINDS)), "--kinds", *KINDS, "--results", str(results)]
     run = subprocess.run(
         [sys.executable, "-m", "lab", *words],
         check=False,
@@ -47,25 +48,25 @@ def failovers(tmp_path_factory):
         text=True,
     )
     found = [json.loads(line) for line in results.read_text().splitlines()]
-    assert len(found) == 2, run.stdout
+    assert len(found) == len(KINDS), run.stdout
     return {each["kind"]: each for each in found}
 
 
-@pytest.mark.parametrize("kind", ["partition", "vanished"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_acknowledged_is_lost_and_no_vm_runs_twice(kind, failovers):
     found = failovers[kind]
     assert found["violations"] == []
-    assert found["new"] != found["old"]
+    assert (found["new"] != found["old"]) == (kind in UNSEATING)
     assert found["lost"] == 0
     assert found["commands"] >= 4
     assert found["vms_started"] >= 2
 
 
-@pytest.mark.parametrize("kind", ["partition", "vanished"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_node_fails_a_read_and_writes_go_on(kind, failovers):
     found = failovers[kind]
     assert found["reads_failed"] == 0
-    assert found["reads"] > 50
+    assert found["reads"] > 30
     assert found["write_gap_s"] < GAP_S
     assert found["read_gap_s"] < GAP_S
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.failover.report import figures, show
+from benchmarks.failover.report import figures, page, show
 from benchmarks.plot import charts
 
 
@@ -54,3 +54,16 @@ def test_a_report_can_be_drawn():
     report = figures([found("kill", 5.0)], [found("kill", 7.0)], [found("kill", 50.0)])
     [chart] = charts(report).values()
     assert chart.svg().count("<rect") >= 3
+
+
+def test_the_page_shows_each_fault_beside_the_default():
+    report = figures(
+        [found("kill", 5.0), found("freeze", 4.0)], [found("kill", 7.0)], [found("kill", 50.0)]
+    )
+    machine = {"processors": 2, "processor": "p", "load": 0.1, "postgresql": "15"}
+    report |= {"locks": 1000, "ttl_s": 5.0, "machine": machine, "took_s": 600}
+    rows = [line for line in page(report).splitlines() if line.startswith("| ")][1:]
+    assert rows[0].startswith("| kill | 2 | 1 | 5.0 (5.0) | 50.0 | 0.100 |")
+    assert rows[1].startswith("| freeze | 2 | 1 | 4.0 (4.0) |  |  |")
+    assert rows[2].startswith("| kill | 3 | 1 | 7.0 (7.0) |  |  |")
+    assert "0.100 of the default's gap" in page(report)

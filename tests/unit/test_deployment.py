@@ -11,6 +11,7 @@ import yaml
 
 from engine_pg.api import formation, measured
 from engine_pg.api.metrics import Metrics
+from engine_pg.formation.profiles import KEEPER_LINE
 from engine_pg.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +71,10 @@ def test_what_is_published_is_published_on_this_machine_alone():
     published = [port for each in SERVICES.values() for port in each.get("ports", [])]
     assert len(published) == 2
     assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_the_keepers_notice_when_the_monitor_falls_silent():
+    assert KEEPER_LINE in (ROOT / "deploy/formation/run").read_text()
 
 
 def test_no_image_runs_as_root():

@@ -87,6 +87,14 @@ def test_what_a_cut_off_node_tells_its_clients_is_looked_at(asked, said):
     assert all(part in sentence for part, sentence in zip(said, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("profile", "open_until", "wrong"), [("safe", 105.0, 1), ("safe", 103.0, 0), ("fast", 105.0, 0)]
+)
+def test_two_servers_that_take_writes_are_found_where_that_is_ruled_out(profile, open_until, wrong):
+    found = Failover("partition", "node1", writable=104.0, open_until=open_until)
+    assert len([*judge.both_open(profile, found)]) == wrong
+
+
 def test_a_read_that_failed_is_found_on_any_node():
     asked = [AGED, Asked("node-2", "read", 1.0, 2.0, 503), Asked("node-2", "write", 1.0, 2.0, 503)]
     assert len([*judge.reads_failed(asked)]) == 1
