@@ -20,6 +20,7 @@ from typing import Final, TextIO
 LIBC: Final = ctypes.CDLL(None, use_errno=True)
 NEW_MOUNTS, NEW_PROCESSES, NEW_NETWORK = 0x00020000, 0x20000000, 0x40000000
 DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
+PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
 PROGRAMS: Final = ("ip", "nft", "ss", "nsenter", "mount")
 TRIAL: Final = """
 set -e
@@ -42,9 +43,9 @@ def enclosed(run: Callable[[], int]) -> int:
 
     def within() -> int:
         _enter()
-        return _awaited(_forked(lambda: _init(run)))
+        return _in_a_child(lambda: _init(run))
 
-    return _awaited(_forked(within))
+    return _in_a_child(within)
 
 
 def refusal() -> str:
@@ -87,13 +88,16 @@ def _try_out(pipe: TextIO) -> int:
 def _init(run: Callable[[], int]) -> int:
     """Be the namespace's first process, which buries whatever nobody else waits for."""
     _furnish()
-    return _awaited(_forked(run))
+    return _in_a_child(run)
 
 
-def _awaited(child: int) -> int:
+def _in_a_child(run: Callable[[], int]) -> int:
     """Pass on to a child what we are told, bury all that end before it, and return its code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until there is somebody to pass them on
+    child = _forked(run)
+    for number in PASSED_ON:
         signal.signal(number, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the run itself
     while True:
         pid, status = os.wait()
@@ -118,8 +122,9 @@ def _forked(run: Callable[[], int]) -> int:
     code = 1
     LIBC.prctl(DIE_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in PASSED_ON:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     try:
         code = run()
     except BaseException as error:  # noqa: BLE001 - nothing may unwind past a fork
