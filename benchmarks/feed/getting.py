@@ -72,7 +72,8 @@ async def rate(target: Target, clients: int, seconds: float) -> tuple[float, int
     async def ask() -> None:
         nonlocal answers, refused
         client = await Client.connected(target)
-        while boottime() < until:
+        goes_on = True
+        while goes_on:
             try:
                 await client.get(target)
             except Refused:
@@ -80,6 +81,7 @@ async def rate(target: Target, clients: int, seconds: float) -> tuple[float, int
                 await asyncio.sleep(_AGAIN_S)
             else:
                 answers += 1
+            goes_on = boottime() < until
         client.close()
 
     began_at = boottime()
