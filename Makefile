@@ -49,7 +49,7 @@ reference: $(VENV)/.dev ## Write what follows from the code into docs/reference
 bench: $(VENV)/.bench ## Run the benchmarks; ARGS picks some
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-failovers: $(VENV)/.dev ## Measure failovers, and draw docs/benchmarks/failover.*; root, twenty minutes; ARGS="--repeat 2"
+bench-failovers: $(VENV)/.dev ## Measure failovers, and draw docs/benchmarks/failover.*; root, some fifteen minutes; ARGS="--repeat 2"
 	@$(BIN)/python -m benchmarks.failover --json docs/benchmarks/failover.json \
 		--page docs/benchmarks/failover.md $(ARGS)
 	@$(BIN)/python -m benchmarks.plot docs/benchmarks/failover.json

@@ -38,10 +38,14 @@ class Guard:
     def _ring(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time() + _EARLY_S
-        while (waiting := next(iter(self._guarded), None)) is not None:
-            if (until := self._guarded[waiting]) > now:
-                self._timer = loop.call_at(until, self._ring)
-                return
-            del self._guarded[waiting]
-            waiting.time_is_up()
-        self._timer = None
+        try:
+            while self._guarded and self._next_at() <= now:
+                waiting = next(iter(self._guarded))
+                del self._guarded[waiting]
+                waiting.time_is_up()
+        finally:  # the defect of one must not keep it from the others
+            at = self._next_at() if self._guarded else None
+            self._timer = None if at is None else loop.call_at(at, self._ring)
+
+    def _next_at(self) -> float:
+        return next(iter(self._guarded.values()))

@@ -18,6 +18,7 @@ from engine_pg.formation.programs import programs
 from lab.enclosure import refusal
 from lab.faults import KINDS, UNSEATING
 
+LONG = UNSEATING[:4]  # until another node takes over without being asked
 GAP_S = 20.0  # of a loaded machine; the benchmark measures
 BOUND_S = 800
 
@@ -66,7 +67,7 @@ def test_nothing_acknowledged_is_lost_and_no_vm_runs_twice(kind, failovers):
 def test_no_node_fails_a_read_and_writes_go_on(kind, failovers):
     found = failovers[kind]
     assert found["reads_failed"] == 0
-    assert found["reads"] > 30
+    assert found["reads"] > (50 if kind in LONG else 30)
     assert found["write_gap_s"] < GAP_S
     assert found["read_gap_s"] < GAP_S
 
