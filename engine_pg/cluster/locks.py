@@ -118,10 +118,12 @@ class Locks:
             self._forget(request)
             raise
         try:
-            return await request.future
+            hold = await request.future
         except asyncio.CancelledError:
             request.abandon()
             raise
+        del request.future  # or the hold would lead back to itself: garbage that must be looked for
+        return hold
 
     @asynccontextmanager
     async def holding(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from integration.nodes import eventually, node, run
 
 from engine_pg.cluster.fence import Fence
-from engine_pg.cluster.locks import LockBusy, LockKey, Mode, Reason, Wanted
+from engine_pg.cluster.locks import Hold, LockBusy, LockKey, Mode, Reason, Wanted
 from engine_pg.errors import LeaseLost, MemberEnded, StaleToken
 from engine_pg.ids import new_id
 
@@ -117,6 +118,28 @@ def test_cancelled_requests_leave_no_grant_and_no_advisory_lock(database_url):
 
             assert await eventually(nothing_left)
             assert a.locks.held == []
+
+    run(story())
+
+
+def test_what_is_given_back_leaves_no_garbage(database_url):
+    async def story():
+        async with node(database_url, "a") as a:
+            key, other = alone(new_id()), alone(new_id())
+
+            async def holds_after(times: int) -> int:
+                for _ in range(times):
+                    a.locks.release(await a.locks.acquire(key, wait_s=5))
+                a.locks.release(await a.locks.acquire(other))  # the last release has gone before it
+                return sum(isinstance(each, Hold) for each in gc.get_objects())
+
+            gc.collect()
+            gc.disable()  # what is in no cycle goes all the same
+            try:
+                before = await holds_after(1)
+                assert await holds_after(50) <= before
+            finally:
+                gc.enable()
 
     run(story())
 
