@@ -257,7 +257,8 @@ class Node:
         )
         membership.locks.limit = settings.lock_limit
         fencing, lead = membership.fencing, membership.leaders.register
-        monitor = Monitor(self._db, fencing, hosts, self._commands, self._live)
+        copied = self._replica.copied
+        monitor = Monitor(self._db, fencing, hosts, self._commands, self._live, copied)
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
         lead(retention.FEED, FeedRetention(self._db, self._keep).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)
