@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
 
 import pytest
-from integration.nodes import run
+from integration.nodes import eventually, run
 from resolvers import system_resolver
 
 from engine_pg.db.database import Database, connect
-from engine_pg.errors import DatabaseAway
+from engine_pg.errors import DatabaseAway, EngineError
 from engine_pg.formation.line import MonitorLine
+from engine_pg.supervisor import Background
 
 HERE = "127.0.0.1"
+WRITE = "select pg_logical_emit_message(true, 'test', 'it takes writes')"
 
 
 @pytest.fixture
@@ -90,3 +93,38 @@ def test_a_monitor_is_asked_again_while_the_resolver_is_silent(replicated, link,
         await line.close()
 
     run(story())
+
+
+def test_a_failover_is_followed_while_nobody_answers_for_the_old_primary(replicated, resolver):
+    old, new = replicated.pair.primary.link, replicated.pair.standby.link
+    url = replicated.url_of(old, new)
+    for name, link in (("old", old), ("new", new)):
+        resolver.known[name] = [HERE]
+        url = url.replace(f"{HERE}:{link.port}", f"{name}:{link.port}")
+
+    async def written(db: Database) -> None:
+        while True:
+            with suppress(EngineError):
+                await db.once(WRITE)
+                return
+
+    async def story():
+        async with AsyncExitStack() as stack:
+            nodes = [await stack.enter_async_context(Database(url, name=f"n{n}")) for n in range(6)]
+            for db in nodes:
+                await db.once(WRITE)
+            asked = resolver.asked.count("old")
+            del resolver.known["old"]
+            old.cut()
+
+            async def asked_in_vain() -> bool:
+                return resolver.asked.count("old") > asked
+
+            async with Background() as background:
+                writers = [background.start(written(db), name="writer") for db in nodes]
+                await eventually(asked_in_vain)
+                await asyncio.to_thread(replicated.pair.promote)
+                _, behind = await asyncio.wait(writers, timeout=3)
+                assert not behind
+
+    run(story(), bound_s=30)
