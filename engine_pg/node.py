@@ -40,10 +40,10 @@ from engine_pg.errors import EngineError
 from engine_pg.formation.commits import CommitWatch
 from engine_pg.hosts.connections import HostConnections
 from engine_pg.hosts.driver import HostDriver
-from engine_pg.hosts.names import Names
 from engine_pg.hosts.vdsm.client import VdsmDriver
 from engine_pg.ids import new_id
 from engine_pg.inventory.numbering import Numbering
+from engine_pg.names import Names
 from engine_pg.replica.reading import Reads
 from engine_pg.replica.replica import Replica
 from engine_pg.schedules.firing import Schedules
@@ -257,7 +257,8 @@ class Node:
         )
         membership.locks.limit = settings.lock_limit
         fencing, lead = membership.fencing, membership.leaders.register
-        monitor = Monitor(self._db, fencing, hosts, self._commands, self._live)
+        copied = self._replica.copied
+        monitor = Monitor(self._db, fencing, hosts, self._commands, self._live, copied)
         lead(adoption.NAME, adoption.Adoption(fencing, self._bells).run)
         lead(retention.FEED, FeedRetention(self._db, self._keep).run)
         lead(lock_watch.NAME, lock_watch.LockWatch(self._db, fencing).run)

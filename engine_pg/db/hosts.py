@@ -23,6 +23,7 @@ from psycopg.rows import DictRow, dict_row
 from typing_extensions import override
 
 from engine_pg.clock import boottime
+from engine_pg.db.addresses import located
 from engine_pg.db.lookouts import Lookouts
 from engine_pg.db.wire import sever
 from engine_pg.supervisor import uninterrupted
@@ -82,6 +83,7 @@ class HostConnection(psycopg.AsyncConnection[DictRow]):
     async def _open(cls, conninfo: str, *, autocommit: bool) -> HostConnection:
         writes = conninfo_to_dict(conninfo).get("target_session_attrs") == "read-write"
         anybody = make_conninfo(conninfo, target_session_attrs="any") if writes else conninfo
+        anybody = await located(anybody)
         place = make_conninfo(anybody, application_name="")
         if writes and await _LOOKOUTS.closed(place):
             raise psycopg.OperationalError(_READ_ONLY)

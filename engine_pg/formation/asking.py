@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 
+from engine_pg.db.addresses import located
 from engine_pg.db.faults import translated
 from engine_pg.db.wire import bounded, sever
 from engine_pg.errors import DatabaseAway
@@ -59,7 +60,7 @@ async def opened(
     try:
         async with asyncio.timeout(bound_s):
             return await psycopg.AsyncConnection[DictRow].connect(
-                make_conninfo(address, **(more or {})),
+                await located(make_conninfo(address, **(more or {}))),
                 application_name="engine_pg formation",
                 autocommit=True,
                 row_factory=dict_row,

@@ -54,6 +54,7 @@ class Replica:
         self._clock = clock
         self._bell = bells.bell(CHANGES)
         self._view: View | None = None
+        self._seen = asyncio.Event()  # that there is a view
         self._cursor: Cursor | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._proven_at = float("-inf")
@@ -84,6 +85,10 @@ class Replica:
             return Standing(None, self.away, {})
         rows = {rows.table.topic: len(rows) for rows in self._view.rows.values()}
         return Standing(self.age_s, self.away, rows)
+
+    async def copied(self) -> None:
+        """Return once there is a view, however old; wait for it under a bound."""
+        await self._seen.wait()
 
     async def passed(self) -> View:
         """Return a view that has all that was committed before the call; raises `EngineError`."""
@@ -147,6 +152,7 @@ class Replica:
             view = await copied(tx, self._tables, cursor.epoch_id)
         self._noon = (view.at, self._clock())
         self._view, self._cursor = view, cursor
+        self._seen.set()
         spare_rows()
         self.figures.copies += 1
         self._away = False

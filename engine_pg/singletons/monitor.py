@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -32,6 +33,8 @@ from engine_pg.singletons.roster import Roster
 log = logging.getLogger(__name__)
 
 PARTITIONS: Final = 64
+_COPY_S: Final = 15.0
+"""How long a node copies in peace: one that is alone begins with all partitions at once."""
 
 
 def partition_name(number: int) -> str:
@@ -40,7 +43,7 @@ def partition_name(number: int) -> str:
 
 
 class Monitor:
-    """The singleton of one partition."""
+    """The singleton of one partition; it begins once `copied` returns, or has taken too long."""
 
     def __init__(
         self,
@@ -49,12 +52,14 @@ class Monitor:
         hosts: HostConnections,
         commands: Commands,
         settings: LiveSettings,
+        copied: Callable[[], Awaitable[None]],
     ) -> None:
         self._db = db
         self._fencing = fencing
         self._hosts = hosts
         self._commands = commands
         self._settings = settings
+        self._copied = copied
         self._restores = RestoreWatch(db, fencing)
         self._roster = Roster(db, partitions=PARTITIONS, age_s=lambda: self._period_s / 2)
 
@@ -67,6 +72,9 @@ class Monitor:
 
     async def run(self, leadership: Leadership) -> None:
         """Watch the partition's hosts until cancelled."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COPY_S):
+                await self._copied()
         number = int(leadership.name.rpartition("/")[2])
         watching: dict[UUID, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:

@@ -1,5 +1,6 @@
 """Who gets in, and as what: pg_autoctl's own defaults are mended."""
 
+import asyncio
 import os
 import pwd
 from pathlib import Path
@@ -7,10 +8,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from resolvers import system_resolver
 
+from engine_pg.db.database import connect
 from engine_pg.db.hosts import each_host
 from engine_pg.db.migrate import current, head, upgrade
 from engine_pg.db.urls import libpq_url
+from engine_pg.errors import DatabaseAway
+from engine_pg.formation.place import ADDRESS
 from engine_pg.formation.profiles import KEEPER_LINE
 
 pytestmark = pytest.mark.timeout(600)  # a formation comes up before the first one
@@ -98,6 +103,13 @@ def test_a_server_with_another_certificate_is_not_believed(formation, tmp_path):
     other.write_text((formation.place().tls / "server.crt").read_text())
     with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
         psycopg.connect(single(formation.place(), sslrootcert=str(other)), connect_timeout=5)
+
+
+def test_a_certificate_must_be_of_the_name_that_was_looked_up(formation, monkeypatch):
+    url = single(formation.place(), host="elsewhere", port=formation.place().memory.ports["node1"])
+    refused = pytest.raises(DatabaseAway, match='does not match host name "elsewhere"')
+    with system_resolver(monkeypatch, elsewhere=[ADDRESS]), refused:
+        asyncio.run(connect(url, name="test"))
 
 
 def test_migrations_run_as_that_owner_over_the_address_of_all_hosts(formation):

@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from engine_pg.errors import Conflict, HostUnreachable
 from engine_pg.hosts.driver import Traits
-from engine_pg.hosts.names import Names
 from engine_pg.hosts.vdsm import replies
 from engine_pg.hosts.vdsm.events import Broadcast
 from engine_pg.hosts.vdsm.rpc import RpcConnection
 from engine_pg.hosts.vdsm.vms import VdsmVms
+from engine_pg.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from engine_pg.hosts.driver import OpCtx
-    from engine_pg.hosts.names import Names
+    from engine_pg.names import Names
 
 MAX_IN_FLIGHT: Final = 256
 MAX_CORRELATION_CHARS: Final = 255

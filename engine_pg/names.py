@@ -1,9 +1,9 @@
-"""What addresses a host's name stands for; a silent resolver holds up nobody else.
+"""What addresses a machine's name stands for; a silent resolver holds up nobody else.
 
-`socket.getaddrinfo` cannot be interrupted, and the event loop has only a few threads for it: hosts
-whose names nobody answers for would take them all, from the other hosts and from a node that stops.
-Here a lookup runs in a thread that nobody waits for at the end, and the names that failed last have
-threads of their own.
+`socket.getaddrinfo` cannot be interrupted, and the event loop has only a few threads for it: names
+that nobody answers for would take them all, from other names, from all else that runs in threads,
+and from a node that stops. Here a lookup runs in a thread that nobody waits for at the end, and the
+names that failed last have threads of their own.
 
 Does not promise: that an address is still the host's; TLS and the host's identity tell.
 """
@@ -16,17 +16,24 @@ import socket
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PATIENCE_S: Final = 1.0
-"""How long the resolver is waited for where an earlier answer is known."""
+"""How long the resolver is waited for, once for each lookup, where an earlier answer is known."""
 
 MAX_KNOWN: Final = 8192
 
 Answer = asyncio.Future["Sequence[str]"]
+
+
+class Question(NamedTuple):
+    """A lookup that is under way, and until when it is waited for where an answer is known."""
+
+    answer: Answer
+    until: float
 
 
 def system_lookup(name: str) -> Sequence[str]:
@@ -39,11 +46,16 @@ class Names:
     """The lookups of one event loop; who asks for a name meanwhile shares the answer."""
 
     def __init__(
-        self, look_up: Callable[[str], Sequence[str]] = system_lookup, *, threads: int = 8
+        self,
+        look_up: Callable[[str], Sequence[str]] = system_lookup,
+        *,
+        threads: int = 8,
+        patience_s: float = PATIENCE_S,
     ) -> None:
+        self._patience_s = patience_s
         self._known: dict[str, Sequence[str]] = {}
         self._failed: set[str] = set()
-        self._asked: dict[str, Answer] = {}
+        self._asked: dict[str, Question] = {}
         self._sound = _Lane(look_up, threads)
         self._doubtful = _Lane(look_up, max(1, threads // 4))
 
@@ -52,23 +64,24 @@ class Names:
 
         Raises `OSError` or `ValueError` as the resolver does; wait for it under a bound.
         """
-        if _is_address(name):
+        if is_address(name):
             return [name]
-        answer = self._asked.get(name) or self._ask(name)
+        asked = self._asked.get(name) or self._ask(name)
         known = self._known.get(name)
         if known is None:
-            return await asyncio.shield(answer)
+            return await asyncio.shield(asked.answer)
         with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(PATIENCE_S):
-                return await asyncio.shield(answer)
+            async with asyncio.timeout_at(asked.until):
+                return await asyncio.shield(asked.answer)
         return known
 
-    def _ask(self, name: str) -> Answer:
-        answer: Answer = asyncio.get_running_loop().create_future()
+    def _ask(self, name: str) -> Question:
+        loop = asyncio.get_running_loop()
+        answer: Answer = loop.create_future()
         answer.add_done_callback(lambda _: self._settle(name, answer))
-        self._asked[name] = answer
+        self._asked[name] = asked = Question(answer, loop.time() + self._patience_s)
         (self._doubtful if name in self._failed else self._sound).put(name, answer)
-        return answer
+        return asked
 
     def _settle(self, name: str, answer: Answer) -> None:
         del self._asked[name]
@@ -125,7 +138,8 @@ def _give(answer: Answer, found: Sequence[str] | Exception) -> None:
         answer.set_result(found)
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Say whether it is an address already."""
     with suppress(ValueError):
         ipaddress.ip_address(name)
         return True

@@ -5,34 +5,16 @@ import socket
 import threading
 
 import pytest
+from resolvers import Resolver
 
-from engine_pg.hosts.names import Names
-
-
-class Resolver:
-    """Answers what a test says; a name that it does not know is asked for in vain."""
-
-    def __init__(self, **known):
-        self.known = known
-        self.silent = threading.Event()
-        self.asked = []
-
-    def __call__(self, name):
-        self.asked.append(name)
-        answer = self.known.get(name)
-        if answer is None:
-            self.silent.wait(30)
-            raise socket.gaierror("nobody answered")
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+from engine_pg.names import Names
 
 
 @pytest.fixture
 def resolver():
     resolver = Resolver(a=["192.0.2.1"], bad=socket.gaierror("unknown"))
     yield resolver
-    resolver.silent.set()
+    resolver.ended.set()
 
 
 def test_an_address_is_not_looked_up(resolver):
@@ -60,7 +42,7 @@ def test_who_asks_for_the_same_name_meanwhile_shares_the_answer(resolver):
         names = Names(resolver)
         asked = [asyncio.ensure_future(names.addresses("mute")) for _ in range(5)]
         await asyncio.sleep(0)
-        resolver.silent.set()
+        resolver.ended.set()
         for each in asked:
             with pytest.raises(socket.gaierror):
                 await each
@@ -69,14 +51,60 @@ def test_who_asks_for_the_same_name_meanwhile_shares_the_answer(resolver):
     assert resolver.asked == ["mute"]
 
 
-def test_a_silent_resolver_costs_a_known_host_nothing_but_a_moment(resolver, monkeypatch):
-    monkeypatch.setattr("engine_pg.hosts.names.PATIENCE_S", 0.01)
+def test_a_silent_resolver_costs_a_known_name_one_moment_however_often_it_is_asked_for(resolver):
+    async def main():
+        names = Names(resolver, patience_s=0.3)
+        assert await names.addresses("a") == ["192.0.2.1"]
+        del resolver.known["a"]
+        async with asyncio.timeout(6):
+            for _ in range(50):
+                assert await names.addresses("a") == ["192.0.2.1"]
+        assert resolver.asked == ["a", "a"]
 
+    asyncio.run(main())
+
+
+def test_a_name_that_is_known_keeps_its_addresses_when_it_is_not_found_any_more(resolver):
     async def main():
         names = Names(resolver)
         assert await names.addresses("a") == ["192.0.2.1"]
-        del resolver.known["a"]
+        resolver.known["a"] = socket.gaierror("unknown")
+        for _ in range(2):
+            assert await names.addresses("a") == ["192.0.2.1"]
+
+    asyncio.run(main())
+    assert resolver.asked == ["a"] * 3
+
+
+def test_a_new_address_is_taken_at_once_when_it_comes_in_time(resolver):
+    async def main():
+        names = Names(resolver)
         assert await names.addresses("a") == ["192.0.2.1"]
+        resolver.known["a"] = ["192.0.2.2"]
+        assert await names.addresses("a") == ["192.0.2.2"]
+
+    asyncio.run(main())
+
+
+def test_a_new_address_that_comes_late_serves_whoever_asks_next(resolver):
+    late = threading.Event()
+
+    def slow(name):
+        if len(resolver.asked) == 1:
+            late.wait(10)
+            resolver.known["a"] = ["192.0.2.2"]
+        return resolver(name)
+
+    async def main():
+        names = Names(slow, patience_s=0.01)
+        assert await names.addresses("a") == ["192.0.2.1"]
+        assert await names.addresses("a") == ["192.0.2.1"]
+        late.set()
+        async with asyncio.timeout(10):
+            while await names.addresses("a") != ["192.0.2.2"]:
+                pass  # it is on its way
+        resolver.known.clear()
+        assert await names.addresses("a") == ["192.0.2.2"]
 
     asyncio.run(main())
 
@@ -112,5 +140,5 @@ def test_a_loop_ends_while_lookups_hang(resolver):
     ended = threading.Event()
     loop = threading.Thread(target=lambda: (asyncio.run(main()), ended.set()), daemon=True)
     loop.start()
-    assert ended.wait(10)
-    assert not resolver.silent.is_set()
+    assert ended.wait(5)
+    assert not resolver.ended.is_set()
