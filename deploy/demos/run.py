@@ -78,6 +78,7 @@ class Containers:
             raise SystemExit("the stack does not run: make secrets && docker compose up --detach")
         project = call("docker", "inspect", "--format", _PROJECT, self._ids["monitor"])
         self._network = f"{project}_database"
+        self._addresses: dict[str, str] = {}  # of those that are cut off
 
     def do(self, verb: str, *names: str) -> str:
         """Do one thing, to all that are named at once."""
@@ -94,8 +95,11 @@ class Containers:
 
     def _plug(self, verb: str, name: str, id_: str) -> str:
         if verb == "cut":
+            form = f'{{{{ (index .NetworkSettings.Networks "{self._network}").IPAddress }}}}'
+            self._addresses[name] = call("docker", "inspect", "--format", form, id_)
             return call("docker", "network", "disconnect", self._network, id_)
-        return call("docker", "network", "connect", "--alias", name, self._network, id_)
+        address = ("--ip", self._addresses.pop(name))
+        return call("docker", "network", "connect", *address, "--alias", name, self._network, id_)
 
     def _for_all(self, verb: str) -> str:
         if verb == "switchover":

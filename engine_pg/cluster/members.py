@@ -44,6 +44,7 @@ with member_renew as (
 select exists (select from member_renew)
          and not exists (select from lock_grant
                           where member_id = %(member)s and not advisory_held) as complete,
+       extract(epoch from clock_timestamp())::float8 as at,
        array_agg(member_id) as members, array_agg(renewal) as renewals,
        concat(bit_xor(uuid_hash_extended(member_id, revision)), ':',
               (select concat(count(*), ':', sum(revision)) from leader)) as seen
@@ -164,4 +165,4 @@ def reply_of(row: Record) -> Record:
     """Return what one of the statements answered in the form in which a batch answers."""
     counters = dict(zip(map(str, row["members"]), row["renewals"], strict=True))
     view = {"counters": counters} | ({"seen": row["seen"]} if "seen" in row else {})
-    return {"results": [], "acquired": None, "ring": [], "view": view}
+    return {"results": [], "acquired": None, "ring": [], "view": view, "at": row.get("at")}

@@ -35,7 +35,7 @@ class Identity:
 
     @property
     def phase(self) -> float:
-        """Which part of a heartbeat passes before its first: those of many are not to meet."""
+        """Which part of the time between heartbeats is this one's, from 0 to 1: see `Beats`."""
         return self.member_id.int % 1024 / 1024
 
     def params(self) -> Record:

@@ -21,6 +21,7 @@ from typing import Final, LiteralString
 
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.batch import BATCH, Answers, Batch, Sent
+from engine_pg.cluster.beats import Beats
 from engine_pg.cluster.connection import SessionConnection
 from engine_pg.cluster.measures import Measures
 from engine_pg.cluster.members import JOIN, LOOK, RENEW, RESUME, reply_of
@@ -58,8 +59,8 @@ class LockSession(Trust):
         self.identity = identity
         self.measures = measures or Measures()
         self._url = url
-        self._heartbeat_s = heartbeat_s
         self.look_s = min(heartbeat_s / 2, ttl_s / 20)
+        self._beats = Beats(heartbeat_s, look_s=self.look_s, phase=identity.phase)
         self._owners = owners
         self._connection: SessionConnection | None = None
         self._number = 1
@@ -91,8 +92,7 @@ class LockSession(Trust):
         """Become a member: its row, its first lease, the first session."""
         sent_at = self.clock()
         connection = await self._open()
-        identity = self.identity
-        params = identity.params() | {"ttl_s": self.ttl_s}
+        params = self.identity.params() | {"ttl_s": self.ttl_s}
         try:
             await connection.refuse_sharing(self._url)
             await connection.ask(JOIN, params)
@@ -100,7 +100,7 @@ class LockSession(Trust):
             await connection.close()
             raise
         self._connection = connection
-        self._renewed(sent_at, identity.phase)
+        self._renewed(sent_at, self._beats.first_s)
 
     def leave(self) -> None:
         """Carry nothing more: the member ends itself."""
@@ -148,7 +148,7 @@ class LockSession(Trust):
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
         rung = self._look_at <= 0
         if observe:  # a ring from now on asks for another
-            self._look_at = sent_at + (self.look_s if self.looks_often else self._heartbeat_s)
+            self._look_at = sent_at + (self.look_s if self.looks_often else self._beats.period_s)
         if not (batch.parts or rung):
             return Sent(batch, sent_at, sync, None)
         asking = self._ask_batch(batch, sync=sync, observe=observe, news=sync or rung)
@@ -177,7 +177,7 @@ class LockSession(Trust):
             return
         now = self.clock()
         if sent.sync:
-            self._renewed(sent.at)
+            self._renewed(sent.at, self._beats.next_s(reply.get("at")))
         self.measures.batch(len(parts), took_s := now - max(sent.at, self._answered_at))
         self._answered_at = now
         if worked_s := reply.get("worked_s"):
@@ -270,7 +270,7 @@ class LockSession(Trust):
         self.measures.resumed()
         self._look_at = 0.0
         self._seen = ""  # a crash may have taken back what we saw
-        self._renewed(sent_at, self.identity.phase)
+        self._renewed(sent_at, self._beats.first_s)
         self._owners.resumed(reply["grants"])
         log.info(
             "lock session resumed as number %d with %d grants", self._number, len(reply["grants"])
@@ -284,13 +284,13 @@ class LockSession(Trust):
             await self._connection.close()
             self._connection = None
 
-    def _renewed(self, sent_at: float, heartbeats: float = 1.0) -> None:
+    def _renewed(self, sent_at: float, next_s: float) -> None:
         now = self.clock()
         self.measures.renewal(now - sent_at)
         if 0 < self.trusted_until < now:
             self.measures.paused(now - self.trusted_until)
         self.trust_from(sent_at)
-        self._renew_at = sent_at + self._heartbeat_s * heartbeats
+        self._renew_at = sent_at + next_s
         self._owners.renewed(sent_at, now)
 
     def _end(self, error: MemberEnded) -> None:

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from engine_pg.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-STACK = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+NET = "${DATABASE_NET:-10.213.64}"
+STACK = yaml.safe_load((ROOT / "docker-compose.yml").read_text().replace(NET, "10.213.64"))
 SERVICES = STACK["services"]
+FORMATION = dict(entry.split(":") for entry in STACK["x-formation-hosts"])
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 SHELL = [
     path
@@ -65,6 +68,24 @@ def test_each_service_is_confined(name):
     assert "privileged" not in service
     once = "healthcheck" not in service
     assert service["restart"] == ("no" if once else "unless-stopped")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_who_asks_a_server_of_the_formation_asks_no_resolver_for_it(name):
+    service = SERVICES[name]
+    networks = service.get("networks", [])
+    if "database" in networks:
+        assert service["extra_hosts"] == [f"{host}:{where}" for host, where in FORMATION.items()]
+    if name in FORMATION:
+        assert networks["database"]["ipv4_address"] == FORMATION[name]
+
+
+def test_no_other_container_is_given_the_address_of_a_server_of_the_formation():
+    (pool,) = STACK["networks"]["database"]["ipam"]["config"]
+    drawn, subnet = ip_network(pool["ip_range"]), ip_network(pool["subnet"])
+    for where in map(ip_address, FORMATION.values()):
+        assert where in subnet
+        assert where not in drawn
 
 
 def test_what_is_published_is_published_on_this_machine_alone():
