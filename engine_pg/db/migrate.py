@@ -79,9 +79,16 @@ def upgrade(
 
 
 def downgrade(url: str, revision: str, *, schema: str | None = None) -> None:
-    """Take migrations back, down to `revision` (`base`: all of them)."""
+    """Take migrations back, down to `revision` (`base`: all of them).
+
+    Alembic leaves the other of two branches that a later revision joined; here what came after
+    `revision` on that goes as well, since a version that ends with `revision` does not know it.
+    """
+    config = _config(url, schema=schema)
     with _translated():
-        command.downgrade(_config(url, schema=schema), revision)
+        command.downgrade(config, revision)
+        while later := [head for head in _heads(url, schema) if head > revision]:
+            command.downgrade(config, f"{max(later)}@-1")
 
 
 def check(url: str) -> None:
@@ -105,11 +112,14 @@ def current(url: str, *, schema: str | None = None) -> str | None:
     Between two revisions of which one joins two branches it is at the older of two.
     """
     with _translated():
-        engine = sa.create_engine(sqlalchemy_url(url), poolclass=sa.pool.NullPool)
-        with engine.connect() as connection:
-            options = {"version_table_schema": schema}
-            heads = MigrationContext.configure(connection, opts=options).get_current_heads()
-            return min(heads, default=None)
+        return min(_heads(url, schema), default=None)
+
+
+def _heads(url: str, schema: str | None) -> set[str]:
+    engine = sa.create_engine(sqlalchemy_url(url), poolclass=sa.pool.NullPool)
+    with engine.connect() as connection:
+        options = {"version_table_schema": schema}
+        return set(MigrationContext.configure(connection, opts=options).get_current_heads())
 
 
 def known() -> set[str]:

@@ -119,6 +119,13 @@ def test_alembic_alone_makes_the_same_schema_online_and_by_its_printed_sql(
     alembic(empty_database_url, "check")
 
 
+def test_nothing_later_is_left_on_another_branch(fresh_database_url):
+    migrate.downgrade(fresh_database_url, "0015")  # 0017 joined it with 0016, which others rest on
+    with psycopg.connect(fresh_database_url) as connection:
+        found = connection.execute("select version_num from alembic_version").fetchall()
+    assert found == [("0015",)]
+
+
 def test_each_revision_is_taken_back_and_made_again(fresh_database_url):
     before = dumped(fresh_database_url)
     revisions = sorted(each for each in migrate.known() if each > "0010")
@@ -161,7 +168,7 @@ def test_a_migration_gives_way_to_a_long_transaction_and_goes_on_when_that_is_ov
 def test_a_migration_that_a_table_is_never_free_for_gives_up_and_changes_nothing(
     fresh_database_url,
 ):
-    migrate.downgrade(fresh_database_url, "0015")
+    migrate.downgrade(fresh_database_url, "0016")  # beside 0015
     before = shape(fresh_database_url)
     with psycopg.connect(fresh_database_url) as reader:
         reader.execute("lock table vm in share update exclusive mode")
