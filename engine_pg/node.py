@@ -281,6 +281,7 @@ class Node:
                 numbering=self._numbering,
                 ready=self.reasons,
                 degraded=self.degradations,
+                leaving=self._leaving,
                 measures=self._measures,
                 standing=self._standing,
                 waiting=self._waiting,

@@ -13,8 +13,9 @@ from engine_pg.api.metrics import Sample, exposition
 from engine_pg.api.replicated import of_replica
 from engine_pg.api.services import Services
 from engine_pg.cluster import looks
-from engine_pg.errors import EngineError
+from engine_pg.errors import EngineError, Invalid
 
+_LEAVING: Final = {"404": 404, "503": 503}
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -26,13 +27,18 @@ async def healthz(request: Request) -> Response:  # noqa: ARG001  # lives, whoev
 async def readyz(request: Request) -> Response:
     """Answer whether this node may be sent requests, and why not.
 
-    A degraded one still answers reads, and says how old they are.
+    A degraded one still answers reads, and says how old they are. With `leaving=404` one that stops
+    or drains answers 404: what it was sent before is still answered.
     """
     services: Services = request.app.state.services
+    leaving = request.query_params.get("leaving", "503")
+    if leaving not in _LEAVING:
+        raise Invalid(f"The parameter leaving should be {' or '.join(_LEAVING)}")
     reasons = list(services.ready())
     degraded = list(services.degraded())
     status = "not ready" if reasons else "degraded" if degraded else "ready"
-    return JSONResponse({"status": status, "reasons": reasons + degraded}, 503 if reasons else 200)
+    code = 200 if not reasons else _LEAVING[leaving] if services.leaving() else 503
+    return JSONResponse({"status": status, "reasons": reasons + degraded}, code)
 
 
 async def metrics(request: Request) -> Response:

@@ -36,7 +36,8 @@ class Commands(Protocol):
 class Services:
     """The collaborators of the API.
 
-    `ready` returns the reasons why the node is not, `degraded` why it can answer reads only;
+    `ready` returns the reasons why the node is not, `degraded` why it can answer reads only,
+    `leaving` why it will soon be gone, in order;
     `standing` is of the node's present member, `waiting` its requests that have no ticket yet;
     `hang` is what it knows of commits that hang.
     """
@@ -49,6 +50,7 @@ class Services:
     numbering: Numbering
     ready: Callable[[], Sequence[str]] = tuple
     degraded: Callable[[], Sequence[str]] = tuple
+    leaving: Callable[[], str] = str
     passwords: Passwords = field(default_factory=Passwords)
     metrics: Metrics = field(default_factory=Metrics)
     measures: Measures = field(default_factory=Measures)

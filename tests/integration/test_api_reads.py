@@ -467,6 +467,23 @@ def test_the_process_tells_how_it_is(ask):
     ask(scenario)
 
 
+def test_a_node_that_leaves_in_order_can_be_told_from_one_that_is_not_ready(database_url):
+    async def story():
+        leaving: list[str] = []
+        wired = {"leaving": lambda: "".join(leaving)}
+        async with Database(database_url) as db, serving(db, wired=wired) as node:
+            asked = "/readyz?leaving=404"
+            assert (await node.client.get(asked)).status_code == 200
+            node.reasons.append("no lease")
+            assert (await node.client.get(asked)).status_code == 503
+            leaving.append("the node stops")
+            assert (await node.client.get(asked)).status_code == 404
+            assert (await node.client.get("/readyz")).status_code == 503
+            assert (await node.client.get("/readyz?leaving=200")).status_code == 400
+
+    asyncio.run(story())
+
+
 def test_a_node_that_is_not_ready_says_why(database_url):
     async def scenario(node: Api):
         node.reasons.append("no lease")
