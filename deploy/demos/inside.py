@@ -297,8 +297,9 @@ class Play:
         began = boottime()
         takeover = Takeover(scene.watch, busiest["member_id"])
         self._outside.tell(f"{scenario.about}: {', '.join(victims) or primary}")
-        async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._locks(scene))
+        async with Watch(scene.target.database_url) as watch, asyncio.TaskGroup() as group:
+            before = Held(await watch.rows(HELD))
+            following = group.create_task(self._locks(watch, before))
             figures = await self._do(scene, victims)
             if scenario.moves:
                 ack = await writer.first(began, other_than=primary)
@@ -313,20 +314,18 @@ class Play:
         figures.append(await self._mend(scene, victims))
         return [*self._seen(writer, readers, began), *figures]
 
-    async def _locks(self, scene: Scene) -> Held:
+    async def _locks(self, watch: Watch, held: Held) -> Held | None:
         """Look what becomes of locks that were held when the fault struck; not of a dead engine's.
 
         Where another server is to take writes, that is the last look at the old one.
         """
         if "engine" in self._scenario.victims:
-            return Held([])
-        async with Watch(scene.target.database_url) as watch, asyncio.timeout(_BOUND_S):
+            return None
+        async with asyncio.timeout(_BOUND_S):
             if self._scenario.moves:
-                outage = Outage(watch)
+                outage = Outage(watch, held)
                 await outage.follow()
                 held = outage.held
-            else:
-                held = Held(await watch.rows(HELD))
             deadline = boottime() + _FATES_S
             while len(held) > held.fates.total() and boottime() < deadline:
                 with suppress(EngineError):
@@ -470,13 +469,13 @@ async def _resumed(scene: Scene, ack: Ack) -> list[Figure]:
     raise Unavailable(f"no work went on within {_FATES_S:g} s")
 
 
-def _fates(held: Held) -> list[Figure]:
-    if not len(held):
+def _fates(held: Held | None) -> list[Figure]:
+    if held is None:
         return []
     fates = held.fates
     broken = fates["broken"] + len(held) - fates.total()
     return [
-        Figure("grants", "locks held by running commands", len(held)),
+        Figure("grants", "locks held by running commands", len(held), least=1),
         Figure("resumed", "of these held on under the same token", fates["resumed"]),
         Figure("over", "of these over, with their command", fates["over"]),
         Figure("broken", "of these broken", broken, most=0),

@@ -98,9 +98,9 @@ class Held:
 class Outage:
     """Looks until the database has been away and is back; keeps what it saw last before."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, held: Held | None = None) -> None:
         self._watch = watch
-        self.held = Held(())
+        self.held = held or Held(())
         self.away_s = 0.0
         self.accepting: Mapping[str, Any] = {}
 

@@ -213,6 +213,7 @@ def test_a_full_queue_makes_the_host_busy(host, spec):
                 await driver.destroy_vm(ctx(grant(spec)), spec.vm_id)
             outcomes.append(caught.type)
 
+        await host.fault("delay", verbs=["VM.destroy"], seconds=0.1)  # not faster than it is asked
         async with connected(host) as driver, asyncio.TaskGroup() as group:
             for _ in range(150):
                 group.create_task(destroy(driver))
