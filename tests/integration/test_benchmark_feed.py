@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.feed import writes
+from benchmarks.feed import reads, writes
 from benchmarks.feed.__main__ import PARTS, measured
 from benchmarks.ground import Ground
 
@@ -40,6 +40,8 @@ def place(postgres, template_database, tmp_path, monkeypatch):
 def test_every_part_measures_what_it_promises(place, monkeypatch):
     monkeypatch.setattr(writes, "ROUNDS", 1)  # few processes: each takes a second to start
     monkeypatch.setattr(writes, "PROCESSES", 1)
+    for rounds in ("ROUNDS", "BARRED_ROUNDS", "JOINS"):
+        monkeypatch.setattr(reads, rounds, 1)
     report = asyncio.run(measured(place, list(PARTS), 0.3))
     for name, part in PARTS.items():
         assert report[name].keys() & {"failed", "why_not"} == set()

@@ -162,10 +162,11 @@ def test_the_api_answers_reads_with_their_age_and_refuses_writes(fresh_database_
         async with (
             api(fresh_database_url) as known,
             linked(fresh_database_url) as (link, url),
-            Database(url, away_s=0.2) as db,
+            Database(url, away_s=0.5) as db,
             serving(db) as node,
         ):
             await furnish(known)
+            await becomes_fresh(node)
             node.client.headers["Authorization"] = known.client.headers["Authorization"]
             vms = await node.client.get(f"{API}/vms")
             assert "Engine-Staleness" not in vms.headers
