@@ -85,9 +85,11 @@ def downgrade(url: str, revision: str, *, schema: str | None = None) -> None:
     `revision` on that goes as well, since a version that ends with `revision` does not know it.
     """
     config = _config(url, schema=schema)
+    script = ScriptDirectory.from_config(config)
+    least = "" if revision == "base" else script.get_revision(revision).revision
     with _translated():
         command.downgrade(config, revision)
-        while later := [head for head in _heads(url, schema) if head > revision]:
+        while later := [head for head in _heads(url, schema) if head > least]:
             command.downgrade(config, f"{max(later)}@-1")
 
 
