@@ -172,8 +172,12 @@ def test_a_takeover_in_time_is_right_and_one_beside_another_fault_does_not_count
     assert [each.counts for each in handover.handovers(beside)] == [False]
 
 
+def joined(at, process):
+    return {"kind": "joined", "at": at, "process": process}
+
+
 def test_a_leadership_that_moves_past_a_newcomer_is_found():
-    join = fault(7, "join", "newcomer", 10.0, 14.0)
+    join = [*fault(7, "join", "newcomer", 10.0, 14.0), joined(10.5, "newcomer-7")]
     to_newcomer = led(11.0, "x", 2, "newcomer-7")
     first = [led(1.0, "x", 1, "a"), led(1.0, "y", 1, "a")]
     right = timeline(*join, *first, to_newcomer)
@@ -181,6 +185,17 @@ def test_a_leadership_that_moves_past_a_newcomer_is_found():
     assert handover.shares(right) == [(1, 2)]
     wrong = timeline(*join, *first, to_newcomer, led(11.0, "y", 2, "b"))
     assert promises(handover.check_newcomers(wrong)) == ["fair share"]
+
+
+def test_who_came_a_moment_before_a_newcomer_takes_his_share_as_well():
+    join = [*fault(7, "join", "newcomer", 10.0, 14.0), joined(12.5, "newcomer-7")]
+    first = led(1.0, "y", 1, "a")
+    before_it = timeline(*join, joined(9.3, "b"), first, led(10.8, "y", 2, "b"))
+    assert promises(handover.check_newcomers(before_it)) == []
+    just_then = timeline(*join, joined(11.0, "b"), first, led(12.6, "y", 2, "b"))
+    assert promises(handover.check_newcomers(just_then)) == []
+    long_there = timeline(*join, joined(9.3, "b"), first, led(12.6, "y", 2, "b"))
+    assert promises(handover.check_newcomers(long_there)) == ["fair share"]
 
 
 def test_nobody_at_work_long_after_an_outage_is_found():

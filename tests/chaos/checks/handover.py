@@ -76,14 +76,18 @@ def check(timeline: Timeline, found: list[Handover], *, slack_s: float) -> Itera
 def check_newcomers(timeline: Timeline) -> Iterator[Violation]:
     """Yield leaderships that moved, when somebody joined, to anybody but the newcomer."""
     for span in timeline.faults:
-        if span.kind != "join" or not timeline.alone(span, span.end):
-            continue
         newcomer = f"newcomer-{span.fault['number']}"
+        joined = timeline.joined(span, newcomer) if span.kind == "join" else None
+        if joined is None or not timeline.alone(span, span.end):
+            continue
+        since = joined - timeline.ttl_s
+        if timeline.others_joined(since, span.end, but=newcomer):
+            continue  # they take their share as well, a moment after they came
         if not timeline.well(span.begin - timeline.ttl_s, span.end):
             continue
         for name, led in timeline.led.items():
             for record in led:
-                inside = span.begin < record["at"] < span.end
+                inside = joined < record["at"] < span.end
                 before = [each for each in led if each["at"] < record["at"]]
                 moved = before and before[-1]["process"] != record["process"]
                 left = before and before[-1]["process"] == newcomer

@@ -34,11 +34,14 @@ class Timeline:
         self.faults = _spans(records)
         self.led: dict[str, list[Record]] = defaultdict(list)
         self._unwell: list[Record] = []
+        self._joined: list[Record] = []
         for record in records:
             if record["kind"] == "led":
                 self.led[record["name"]].append(record)
             elif record["kind"] == "unwell":
                 self._unwell.append(record)
+            elif record["kind"] == "joined":
+                self._joined.append(record)
 
     def leads(self, process: str, at: float) -> dict[str, int]:
         """Return what a process leads at a moment, with the terms."""
@@ -65,6 +68,15 @@ class Timeline:
         return not any(
             begin <= record["at"] <= end and record["process"] != but for record in self._unwell
         )
+
+    def joined(self, span: Span, process: str) -> float | None:
+        """Return when a process joined during a fault, if it did."""
+        times = [each["at"] for each in self._joined if each["process"] == process]
+        return next((at for at in times if span.begin <= at <= span.end), None)
+
+    def others_joined(self, begin: float, end: float, *, but: str) -> bool:
+        """Say whether any process but one joined between two moments."""
+        return any(begin <= each["at"] <= end and each["process"] != but for each in self._joined)
 
     def alone(self, span: Span, end: float) -> bool:
         """Say whether no other fault was near a fault until `end`."""
