@@ -35,7 +35,7 @@ class Identity:
 
     @property
     def phase(self) -> float:
-        """Which part of the time between heartbeats is this one's, from 0 to 1: see `Beats`."""
+        """Where between two heartbeats its own instant lies, from 0 to 1: see `Heartbeats`."""
         return self.member_id.int % 1024 / 1024
 
     def params(self) -> Record:

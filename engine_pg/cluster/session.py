@@ -21,8 +21,8 @@ from typing import Final, LiteralString
 
 from engine_pg.clock import Clock, boottime
 from engine_pg.cluster.batch import BATCH, Answers, Batch, Sent
-from engine_pg.cluster.beats import Beats
 from engine_pg.cluster.connection import SessionConnection
+from engine_pg.cluster.heartbeats import Heartbeats
 from engine_pg.cluster.measures import Measures
 from engine_pg.cluster.members import JOIN, LOOK, RENEW, RESUME, reply_of
 from engine_pg.cluster.ops import Identity, Owners, Part
@@ -60,7 +60,7 @@ class LockSession(Trust):
         self.measures = measures or Measures()
         self._url = url
         self.look_s = min(heartbeat_s / 2, ttl_s / 20)
-        self._beats = Beats(heartbeat_s, look_s=self.look_s, phase=identity.phase)
+        self._heartbeats = Heartbeats(heartbeat_s, look_s=self.look_s, phase=identity.phase)
         self._owners = owners
         self._connection: SessionConnection | None = None
         self._number = 1
@@ -92,15 +92,14 @@ class LockSession(Trust):
         """Become a member: its row, its first lease, the first session."""
         sent_at = self.clock()
         connection = await self._open()
-        params = self.identity.params() | {"ttl_s": self.ttl_s}
         try:
             await connection.refuse_sharing(self._url)
-            await connection.ask(JOIN, params)
+            await connection.ask(JOIN, self.identity.params() | {"ttl_s": self.ttl_s})
         except BaseException:
             await connection.close()
             raise
         self._connection = connection
-        self._renewed(sent_at, self._beats.first_s)
+        self._renewed(sent_at, self._heartbeats.first_s)
 
     def leave(self) -> None:
         """Carry nothing more: the member ends itself."""
@@ -148,7 +147,8 @@ class LockSession(Trust):
         # Every renewal looks; between two of them the counters will do, unless somebody rang.
         rung = self._look_at <= 0
         if observe:  # a ring from now on asks for another
-            self._look_at = sent_at + (self.look_s if self.looks_often else self._beats.period_s)
+            period_s = self._heartbeats.period_s
+            self._look_at = sent_at + (self.look_s if self.looks_often else period_s)
         if not (batch.parts or rung):
             return Sent(batch, sent_at, sync, None)
         asking = self._ask_batch(batch, sync=sync, observe=observe, news=sync or rung)
@@ -177,7 +177,7 @@ class LockSession(Trust):
             return
         now = self.clock()
         if sent.sync:
-            self._renewed(sent.at, self._beats.next_s(reply.get("at")))
+            self._renewed(sent.at, self._heartbeats.next_s(reply.get("at")))
         self.measures.batch(len(parts), took_s := now - max(sent.at, self._answered_at))
         self._answered_at = now
         if worked_s := reply.get("worked_s"):
@@ -270,7 +270,7 @@ class LockSession(Trust):
         self.measures.resumed()
         self._look_at = 0.0
         self._seen = ""  # a crash may have taken back what we saw
-        self._renewed(sent_at, self._beats.first_s)
+        self._renewed(sent_at, self._heartbeats.first_s)
         self._owners.resumed(reply["grants"])
         log.info(
             "lock session resumed as number %d with %d grants", self._number, len(reply["grants"])

@@ -14,6 +14,10 @@ from psycopg.rows import dict_row
 from engine_pg.cluster.members import LOOK, RENEW, reply_of
 from engine_pg.ids import new_id
 
+RENEWED = """
+select extract(epoch from renewed_at)::float8 as at, renewal
+  from member where member_id = %(member)s
+"""
 RENEWAL = "select renewal from member where member_id = %s"
 
 
@@ -106,6 +110,28 @@ def test_a_grant_without_its_advisory_lock_gets_it_with_a_heartbeat(fresh_databa
             await a.locks.acquire(alone("followed"))
             await a.db.statement("update lock_grant set advisory_held = false")
             await eventually(lambda: a.rows("select 1 as yes from lock_grant where advisory_held"))
+
+    run(story())
+
+
+def test_each_member_renews_at_its_instant_of_the_databases_clock(fresh_database_url):
+    async def story():
+        async with AsyncExitStack() as stack:
+            nodes = [
+                await stack.enter_async_context(node(fresh_database_url, name)) for name in "abcd"
+            ]
+
+            async def in_time(one) -> bool:
+                session = one.session
+                (row,) = await one.rows(RENEWED, member=session.identity.member_id)
+                heartbeats = session._heartbeats
+                late = (row["at"] / heartbeats.period_s - heartbeats._mine) % 1.0
+                return row["renewal"] > 2 and min(late, 1.0 - late) < 0.1
+
+            async def all_in_time() -> bool:
+                return all([await in_time(one) for one in nodes])
+
+            await eventually(all_in_time)
 
     run(story())
 

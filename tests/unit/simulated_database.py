@@ -414,7 +414,7 @@ class SimulatedSession(LockSession):
         backend = self.database.connect()
         self.database.join(self.identity.member_id, backend)
         self._connection = backend
-        self._renewed(sent_at, self._beats.period_s)
+        self._renewed(sent_at, self._heartbeats.period_s)
 
     async def _open(self) -> Any:
         return self.database.connect()

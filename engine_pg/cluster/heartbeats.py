@@ -17,7 +17,7 @@ _NEAR: Final = 0.02
 """So early, in parts of a period, is meant for this instant: a timer woke a moment too soon."""
 
 
-class Beats:
+class Heartbeats:
     """The heartbeats of one member, `period_s` apart; `phase`, from 0 to 1, tells with whom.
 
     Members have as many instants in a period as keep any two of them `look_s` apart at most: each

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_pg.cluster.beats import Beats
+from engine_pg.cluster.heartbeats import Heartbeats
 
 PERIOD_S, LOOK_S = 1.5, 0.25  # six instants in a period
 
 
-def beats(phase: float) -> Beats:
-    return Beats(PERIOD_S, look_s=LOOK_S, phase=phase)
+def beats(phase: float) -> Heartbeats:
+    return Heartbeats(PERIOD_S, look_s=LOOK_S, phase=phase)
 
 
-def instants_after(beat: Beats, at_s: float, many: int) -> list[float]:
+def instants_after(beat: Heartbeats, at_s: float, many: int) -> list[float]:
     """Return when the database carries out the next ones: a millisecond after each was sent."""
     found = []
     for _ in range(many):
